@@ -1,0 +1,45 @@
+//! One call, as every room sees it, and the right to settle it.
+
+use bytes::Bytes;
+
+use crate::{CallId, EntryId, FunctionId, ReplyTo};
+
+/// A durable request: what is to be done, for whom, and by when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The function that is called.
+    pub function: FunctionId,
+    /// The caller's own id, or the id of the call's first stream entry.
+    pub id: CallId,
+    /// Whether the caller chose the id, so that the same call may have been sent before.
+    pub id_is_own: bool,
+    /// The input, byte for byte.
+    pub payload: Bytes,
+    /// Media type of the input.
+    pub media_type: String,
+    /// Where the caller listens for the notice; none if it reads the result key.
+    pub reply: Option<ReplyTo>,
+    /// When the answer stops being of use, in Unix milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+    /// W3C trace state.
+    pub tracestate: Option<String>,
+    /// The caller's `x-…` headers, in their order.
+    pub headers: Vec<(String, String)>,
+    /// Which try of the call an execution of this entry is; the first is 1.
+    pub attempt: u32,
+    /// When Redis accepted the call's first entry, in Unix milliseconds.
+    pub accepted_ms: u64,
+}
+
+/// The right to settle one attempt: this entry, at this host, claimed this many times.
+///
+/// Redis refuses ("fenced") whoever no longer owns the entry, or owns it through another claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The entry.
+    pub entry: EntryId,
+    /// How often the entry had been claimed from another host when this lease was given; 0 for a first delivery.
+    pub claims: u32,
+}

@@ -1,0 +1,22 @@
+//! The words of the trade and the decisions that need nothing but them.
+//!
+//! Everything here is a plain value or a pure function: no I/O, no clock, no randomness, no async runtime, no
+//! redis and no wasmtime. Time and chance come in as arguments, so that every rule is tested in microseconds.
+
+mod call;
+mod decide;
+mod host;
+mod id;
+mod limits;
+mod name;
+mod outcome;
+mod result;
+
+pub use call::{Call, Lease};
+pub use decide::{Disposition, RetryPolicy, decide};
+pub use host::{HostRecord, HostState, LoadedFunction};
+pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
+pub use limits::Limits;
+pub use name::{FunctionId, Name, NameError};
+pub use outcome::{Outcome, Rejection, Reply};
+pub use result::{CallError, DocumentError, ResultDocument, Status};

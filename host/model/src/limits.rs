@@ -1,0 +1,28 @@
+//! What one attempt may use.
+
+use std::time::Duration;
+
+/// The limits of one attempt. Every field is enforced by the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest an attempt may take, waiting included.
+    pub time_max: Duration,
+    /// The most linear memory that all of an instance's memories may have together.
+    pub memory_bytes_max: usize,
+    /// The largest answer.
+    pub result_bytes_max: usize,
+    /// The most that a call may write to its log, standard output and standard error together; the rest is counted
+    /// and dropped.
+    pub log_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time_max: Duration::from_secs(300),
+            memory_bytes_max: 128 << 20,
+            result_bytes_max: 1 << 20,
+            log_bytes_max: 64 << 10,
+        }
+    }
+}
