@@ -1,0 +1,108 @@
+//! What operators ask: which functions have queues, how long they are, and where a call's result lies.
+
+use baton_model::{CallId, FunctionId};
+use redis::{Value, cmd};
+use serde::Serialize;
+
+use crate::BrokerError;
+use crate::keys::{GROUP, Keys};
+use crate::link::{BrokerConfig, Link};
+
+/// How much work one function has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct QueueDepth {
+    /// Calls that no host has taken yet.
+    pub queued: u64,
+    /// Calls that a host holds.
+    pub pending: u64,
+    /// Calls that wait for their time.
+    pub delayed: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// Looks from outside; changes nothing.
+pub struct Admin {
+    link: Link,
+    keys: Keys,
+}
+
+impl Admin {
+    /// Looks with these settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        Ok(Self { link: Link::new(config.client()?), keys: config.keys() })
+    }
+
+    /// Every function that has a call stream, sorted. It walks the whole key space, in steps that do not hold up Redis.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn functions(&self) -> Result<Vec<FunctionId>, BrokerError> {
+        let mut found = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut scan = cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(self.keys.calls_pattern()).arg("COUNT").arg(1000);
+            let answer = self.link.run(&scan).await?;
+            let (next, keys): (String, Vec<String>) =
+                redis::from_redis_value(answer).map_err(|e| BrokerError::shape("SCAN", &e.to_string()))?;
+            found.extend(keys.iter().filter_map(|key| self.keys.function_of_calls(key)));
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// How much work `function` has.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn depth(&self, function: &FunctionId) -> Result<QueueDepth, BrokerError> {
+        let calls = self.keys.calls(function);
+        let mut look = redis::pipe();
+        look.cmd("XLEN").arg(&calls);
+        look.cmd("XPENDING").arg(&calls).arg(GROUP);
+        look.cmd("ZCARD").arg(self.keys.delayed(function));
+        look.cmd("XLEN").arg(self.keys.dead(function));
+        let answers = self.link.run_all(&look).await?;
+        let number = |value: Option<&Value>| match value {
+            Some(Value::Int(n)) => u64::try_from(*n).unwrap_or(0),
+            _ => 0,
+        };
+        let pending = match answers.get(1) {
+            Some(Value::Array(summary)) => number(summary.first()),
+            // A stream without a group: no host has had this function yet.
+            _ => 0,
+        };
+        Ok(QueueDepth {
+            queued: number(answers.first()).saturating_sub(pending),
+            pending,
+            delayed: number(answers.get(2)),
+            dead: number(answers.get(3)),
+        })
+    }
+
+    /// The functions among `candidates` that have a result for `id`.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn owners(&self, id: &CallId, candidates: &[FunctionId]) -> Result<Vec<FunctionId>, BrokerError> {
+        let mut look = redis::pipe();
+        for function in candidates {
+            look.cmd("EXISTS").arg(self.keys.result(function, id));
+        }
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.link.run_all(&look).await?;
+        let pairs = candidates.iter().zip(answers);
+        Ok(pairs.filter(|(_, answer)| *answer == Value::Int(1)).map(|(function, _)| function.clone()).collect())
+    }
+}

@@ -1,0 +1,303 @@
+//! Text becomes types: a stream entry's fields are read into a [`Call`] here, once, or refused with the reason.
+
+use baton_model::{Call, CallId, EntryId, FunctionId, ReplyTo};
+use bytes::Bytes;
+
+/// The most headers that one call may carry.
+const HEADERS_MAX: usize = 64;
+/// The longest value of one field other than the payload, in bytes.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// Which rule an entry breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MalformedReason {
+    /// A field is missing, doubled, unknown or has a value that it must not have.
+    Malformed,
+    /// The payload is larger than allowed.
+    Oversize,
+}
+
+impl MalformedReason {
+    /// The word that stands in the dead letter.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversize => "oversize",
+        }
+    }
+}
+
+/// An entry that is no call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// The entry.
+    pub entry: EntryId,
+    /// The call's id, as far as it could be read; the entry's otherwise.
+    pub id: CallId,
+    /// Where the caller listens, as far as it could be read.
+    pub reply: Option<ReplyTo>,
+    /// Which rule it breaks.
+    pub reason: MalformedReason,
+    /// The field, the rule and the mend, for people.
+    pub detail: String,
+}
+
+/// What a single field may be wrong in.
+type FieldResult<T> = Result<T, String>;
+
+#[derive(Default)]
+struct Fields {
+    payload: Option<Bytes>,
+    id: Option<CallId>,
+    media_type: Option<String>,
+    reply: Option<ReplyTo>,
+    deadline_ms: Option<u64>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+    version: Option<()>,
+    attempt: Option<u32>,
+    accepted_ms: Option<u64>,
+    headers: Vec<(String, String)>,
+}
+
+/// Reads one entry of `function`'s stream. `fields` are names and values in turn.
+pub(crate) fn read(
+    function: &FunctionId,
+    entry: EntryId,
+    fields: Vec<Vec<u8>>,
+    payload_bytes_max: usize,
+) -> Result<Call, Malformed> {
+    let mut read = Fields::default();
+    let mut fault: Option<(MalformedReason, String)> = None;
+    let mut rest = fields.into_iter();
+    // A fault does not end the loop: the id and the reply channel may stand behind it, and the caller wants to know.
+    while let (Some(name), Some(value)) = (rest.next(), rest.next()) {
+        if name == b"payload" && value.len() > payload_bytes_max {
+            let bytes = value.len();
+            let detail =
+                format!("the payload has {bytes} bytes, the limit is {payload_bytes_max}; send a reference instead");
+            fault = Some((MalformedReason::Oversize, detail));
+        } else if let Err(detail) = read.take(&name, value)
+            && fault.is_none()
+        {
+            fault = Some((MalformedReason::Malformed, detail));
+        }
+    }
+    if fault.is_none() && read.payload.is_none() {
+        let detail = "the field `payload` is missing; it holds the input, and may be empty".to_owned();
+        fault = Some((MalformedReason::Malformed, detail));
+    }
+    let id_is_own = read.id.is_some() && read.accepted_ms.is_none();
+    let id = read.id.unwrap_or_else(|| entry_as_call_id(entry));
+    if let Some((reason, detail)) = fault {
+        return Err(Malformed { entry, id, reply: read.reply, reason, detail });
+    }
+    Ok(Call {
+        function: function.clone(),
+        id,
+        id_is_own,
+        payload: read.payload.unwrap_or_default(),
+        media_type: read.media_type.unwrap_or_else(|| "application/json".to_owned()),
+        reply: read.reply,
+        deadline_ms: read.deadline_ms,
+        traceparent: read.traceparent,
+        tracestate: read.tracestate,
+        headers: read.headers,
+        attempt: read.attempt.unwrap_or(1),
+        accepted_ms: read.accepted_ms.unwrap_or_else(|| entry.ms()),
+    })
+}
+
+pub(crate) fn entry_as_call_id(entry: EntryId) -> CallId {
+    CallId::parse(&entry.to_string()).expect("an entry id is digits and a dash")
+}
+
+impl Fields {
+    fn take(&mut self, name: &[u8], value: Vec<u8>) -> FieldResult<()> {
+        if name == b"payload" {
+            return once("payload", &mut self.payload, Bytes::from(value));
+        }
+        let name = std::str::from_utf8(name).map_err(|_| "the name of a field is not UTF-8".to_owned())?;
+        let value = text(name, value)?;
+        match name {
+            "id" => once(name, &mut self.id, parsed(name, CallId::parse(&value), ID_RULE)?),
+            "reply" => once(name, &mut self.reply, parsed(name, ReplyTo::parse(&value), ID_RULE)?),
+            "type" => {
+                once(name, &mut self.media_type, parsed(name, media_type(&value), "a media type such as text/plain")?)
+            }
+            "deadline" => {
+                once(name, &mut self.deadline_ms, parsed(name, value.parse().ok(), "a time in Unix milliseconds")?)
+            }
+            "traceparent" => once(
+                name,
+                &mut self.traceparent,
+                parsed(name, traceparent(&value), "a W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>")?,
+            ),
+            "tracestate" => once(name, &mut self.tracestate, value),
+            "v" => once(name, &mut self.version, parsed(name, (value == "1").then_some(()), "`1`")?),
+            "attempt" => {
+                let attempt = value.parse().ok().filter(|n| *n >= 1);
+                once(
+                    name,
+                    &mut self.attempt,
+                    parsed(name, attempt, "a number from 1 on; hosts write it, callers leave it out")?,
+                )
+            }
+            "accepted" => {
+                let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
+                once(name, &mut self.accepted_ms, parsed(name, value.parse().ok(), rule)?)
+            }
+            header if header.starts_with("x-") => self.take_header(header, value),
+            unknown => Err(format!(
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, traceparent, tracestate, v and x-… fields",
+                shortened(unknown)
+            )),
+        }
+    }
+
+    fn take_header(&mut self, name: &str, value: String) -> FieldResult<()> {
+        let well_formed = name.len() > 2
+            && name.len() <= 64
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        if !well_formed {
+            let name = shortened(name);
+            return Err(format!("the field {name:?} is no header: its name is x- and 1 to 62 of a-z, 0-9, - and _"));
+        }
+        if self.headers.len() == HEADERS_MAX {
+            return Err(format!("there are more than {HEADERS_MAX} x-… fields"));
+        }
+        if self.headers.iter().any(|(have, _)| have == name) {
+            return Err(format!("the field `{name}` is there twice"));
+        }
+        self.headers.push((name.to_owned(), value));
+        Ok(())
+    }
+}
+
+const ID_RULE: &str = "1 to 128 bytes of printable ASCII without spaces";
+
+fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> FieldResult<()> {
+    if slot.is_some() {
+        return Err(format!("the field `{name}` is there twice"));
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+fn parsed<T>(name: &str, value: Option<T>, rule: &str) -> FieldResult<T> {
+    value.ok_or_else(|| format!("the field `{name}` must be {rule}"))
+}
+
+fn text(name: &str, value: Vec<u8>) -> FieldResult<String> {
+    let name = shortened(name);
+    if value.len() > TEXT_BYTES_MAX {
+        return Err(format!("the field `{name}` has {} bytes, the limit is {TEXT_BYTES_MAX}", value.len()));
+    }
+    let value = String::from_utf8(value).map_err(|_| format!("the field `{name}` is not UTF-8"))?;
+    if value.chars().any(char::is_control) {
+        return Err(format!("the field `{name}` has control characters in it"));
+    }
+    Ok(value)
+}
+
+fn media_type(value: &str) -> Option<String> {
+    let plain = value.is_ascii() && value.len() <= 255;
+    let (kind, rest) = value.split_once('/')?;
+    let token = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-*".contains(&b));
+    (plain && token(kind) && token(rest.split(';').next()?.trim_end())).then(|| value.to_owned())
+}
+
+/// The form of version 00; later versions may append to it.
+fn traceparent(value: &str) -> Option<String> {
+    let mut parts = value.split('-');
+    let mut hex = |len: usize| {
+        let part = parts.next()?;
+        let lower_hex = part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (part.len() == len && lower_hex).then_some(part)
+    };
+    let version = hex(2)?;
+    hex(32)?;
+    hex(16)?;
+    hex(2)?;
+    (version != "ff" && (version != "00" || parts.next().is_none())).then(|| value.to_owned())
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_fields(fields: &[(&str, &[u8])]) -> Result<Call, Malformed> {
+        let flat = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
+        read(&"default/echo".parse().unwrap(), EntryId::parse("1700000000000-3").unwrap(), flat, 16)
+    }
+
+    #[test]
+    fn a_payload_alone_is_a_call() {
+        let call = read_fields(&[("payload", b"\xff\0")]).unwrap();
+        assert_eq!(call.id.as_str(), "1700000000000-3");
+        assert_eq!(
+            (call.media_type.as_str(), call.attempt, call.accepted_ms),
+            ("application/json", 1, 1_700_000_000_000)
+        );
+        assert_eq!(&call.payload[..], b"\xff\0");
+        assert!(!call.id_is_own);
+    }
+
+    #[test]
+    fn every_optional_field_is_read() {
+        let trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let call = read_fields(&[
+            ("id", b"order-1"),
+            ("payload", b""),
+            ("type", b"text/plain; charset=utf-8"),
+            ("reply", b"me"),
+            ("deadline", b"1800000000000"),
+            ("traceparent", trace),
+            ("tracestate", b"a=b"),
+            ("x-tenant-hint", b"blue"),
+            ("v", b"1"),
+        ])
+        .unwrap();
+        assert!(call.id_is_own);
+        assert_eq!(call.deadline_ms, Some(1_800_000_000_000));
+        assert_eq!(call.headers, [("x-tenant-hint".to_owned(), "blue".to_owned())]);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named_with_its_field() {
+        let long = vec![b'a'; 129];
+        let table: &[(&[(&str, &[u8])], &str)] = &[
+            (&[("id", b"a")], "`payload` is missing"),
+            (&[("payload", b""), ("payload", b"")], "`payload` is there twice"),
+            (&[("payload", b""), ("colour", b"red")], "\"colour\" is unknown"),
+            (&[("payload", b""), ("id", b"a b")], "`id` must be"),
+            (&[("payload", b""), ("id", &long)], "`id` must be"),
+            (&[("payload", b""), ("id", b"\xff")], "`id` is not UTF-8"),
+            (&[("payload", b""), ("deadline", b"soon")], "`deadline` must be"),
+            (&[("payload", b""), ("v", b"2")], "`v` must be `1`"),
+            (&[("payload", b""), ("type", b"json")], "`type` must be"),
+            (&[("payload", b""), ("traceparent", b"00-xyz")], "`traceparent` must be"),
+            (&[("payload", b""), ("attempt", b"0")], "`attempt` must be"),
+            (&[("payload", b""), ("x-", b"1")], "is no header"),
+            (&[("payload", b""), ("x-a", b"1"), ("x-a", b"2")], "`x-a` is there twice"),
+            (&[("payload", b""), ("x-a", b"1\n2")], "control characters"),
+        ];
+        for (fields, expected) in table {
+            let fault = read_fields(fields).unwrap_err();
+            assert_eq!(fault.reason, MalformedReason::Malformed);
+            assert!(fault.detail.contains(expected), "{fields:?}: {}", fault.detail);
+        }
+    }
+
+    #[test]
+    fn an_oversize_call_still_knows_whom_to_tell() {
+        let fault = read_fields(&[("payload", &[0; 17]), ("id", b"mine"), ("reply", b"me")]).unwrap_err();
+        assert_eq!((fault.reason, fault.id.as_str()), (MalformedReason::Oversize, "mine"));
+        assert_eq!(fault.reply.unwrap().as_str(), "me");
+    }
+}

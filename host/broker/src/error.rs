@@ -1,0 +1,74 @@
+//! What can go wrong between Baton and Redis, sorted by what a caller does about it.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// Why something could not be said to Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The URL is none that Redis clients understand.
+    #[error(
+        "{url:?} is no Redis URL: use redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB or unix:///PATH ({reason})"
+    )]
+    BadUrl {
+        /// What was given, without its password.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No connection, or it broke, or no answer came in time. Trying again may help.
+    #[error("cannot reach Redis: {0}")]
+    Unreachable(String),
+    /// A stream has no consumer group, or is gone: it was flushed, deleted or failed over. The group has to be made anew.
+    #[error("a consumer group is missing: {0}")]
+    NoGroup(String),
+    /// Redis cannot do it now: it loads its data, is read-only, is out of memory or fails over. Trying again may help.
+    #[error("redis is not able to do this now: {0}")]
+    Unable(String),
+    /// Redis refuses for good, or answers with what no Redis should.
+    #[error("redis refused: {0}")]
+    Refused(String),
+}
+
+impl BrokerError {
+    /// Whether the connection has to be made anew.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::BadUrl { .. } | Self::NoGroup(_) | Self::Unable(_) | Self::Refused(_) => false,
+        }
+    }
+
+    /// An answer that does not have the shape that its command promises.
+    pub(crate) fn shape(command: &str, answer: &impl std::fmt::Debug) -> Self {
+        Self::Refused(format!("{command} answered {answer:?}, which is no answer to it"))
+    }
+}
+
+impl From<RedisError> for BrokerError {
+    fn from(error: RedisError) -> Self {
+        let text = error.to_string();
+        if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
+            return Self::Unreachable(text);
+        }
+        match error.code() {
+            Some("NOGROUP" | "UNBLOCKED") => return Self::NoGroup(text),
+            Some("OOM" | "LOADING" | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "BUSY") => return Self::Unable(text),
+            _ => {}
+        }
+        match error.kind() {
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly,
+            ) => Self::Unable(text),
+            // A protocol error leaves the connection in an unknown state.
+            ErrorKind::Parse => Self::Unreachable(text),
+            _ => Self::Refused(text),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Every Redis key and channel of Baton, made in one place from parsed names.
+//!
+//! All keys of one function share the hash tag `{tenant/function}`, so that one script can touch them in Redis Cluster.
+//! A name has no brace, colon or slash in it, so a tenant cannot reach another's keys by choosing a name.
+
+use baton_model::{CallId, FunctionId, HostId, ReplyTo};
+
+/// The consumer group of all hosts.
+pub(crate) const GROUP: &str = "hosts";
+
+/// Makes keys and channels under one prefix.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: Box<str>,
+}
+
+/// What a coordination channel tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A revision takes calls.
+    Ready,
+    /// A host stops taking calls.
+    Shutdown,
+    /// A host is gone.
+    Offline,
+}
+
+impl Keys {
+    /// Keys under `prefix`, `baton` by default.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The stream of calls that are to be done.
+    #[must_use]
+    pub fn calls(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:calls", self.prefix)
+    }
+
+    /// The terminal result of one call.
+    #[must_use]
+    pub fn result(&self, function: &FunctionId, id: &CallId) -> String {
+        format!("{}:{{{function}}}:result:{id}", self.prefix)
+    }
+
+    /// The calls that wait for their time, by due time.
+    #[must_use]
+    pub fn delayed(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:delayed", self.prefix)
+    }
+
+    /// The calls that were given up.
+    #[must_use]
+    pub fn dead(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:dead", self.prefix)
+    }
+
+    /// How often each entry was claimed from another host; an entry that never was is not in it.
+    #[must_use]
+    pub fn claims(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:claims", self.prefix)
+    }
+
+    /// The ids of all hosts that registered and were not yet seen to be gone.
+    #[must_use]
+    pub fn hosts(&self) -> String {
+        format!("{}:hosts", self.prefix)
+    }
+
+    /// One host's record; it expires unless the host keeps it.
+    #[must_use]
+    pub fn host(&self, host: &HostId) -> String {
+        format!("{}:host:{host}", self.prefix)
+    }
+
+    /// Where one caller listens for notices.
+    #[must_use]
+    pub fn reply_channel(&self, reply: &ReplyTo) -> String {
+        format!("{}:reply:{reply}", self.prefix)
+    }
+
+    /// The channel on which `notice` is told about `function`.
+    #[must_use]
+    pub fn notice_channel(&self, notice: Notice, function: &FunctionId) -> String {
+        let word = match notice {
+            Notice::Ready => "ready",
+            Notice::Shutdown => "shutdown",
+            Notice::Offline => "offline",
+        };
+        format!("{}:function:{word}:{}:{}", self.prefix, function.function(), function.tenant())
+    }
+
+    /// A pattern that every call stream matches.
+    pub(crate) fn calls_pattern(&self) -> String {
+        format!("{}:{{*}}:calls", self.prefix)
+    }
+
+    /// The function whose call stream this is. None if the key is no call stream.
+    pub(crate) fn function_of_calls(&self, key: &str) -> Option<FunctionId> {
+        let rest = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
+        rest.strip_suffix("}:calls")?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_the_protocol() {
+        let keys = Keys::new("baton");
+        let function: FunctionId = "acme/resize".parse().unwrap();
+        let id = CallId::parse("1-0").unwrap();
+        assert_eq!(keys.calls(&function), "baton:{acme/resize}:calls");
+        assert_eq!(keys.result(&function, &id), "baton:{acme/resize}:result:1-0");
+        assert_eq!(keys.delayed(&function), "baton:{acme/resize}:delayed");
+        assert_eq!(keys.dead(&function), "baton:{acme/resize}:dead");
+        assert_eq!(keys.reply_channel(&ReplyTo::parse("me").unwrap()), "baton:reply:me");
+        assert_eq!(keys.notice_channel(Notice::Ready, &function), "baton:function:ready:resize:acme");
+        assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls"), Some(function));
+        assert_eq!(keys.function_of_calls("baton:{acme/resize}:dead"), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! Keeping leases: the entries of long calls are renewed, on a connection that nothing else delays.
+
+use baton_model::{FunctionId, HostId, Lease};
+use redis::Value;
+
+use crate::BrokerError;
+use crate::keys::{GROUP, Keys};
+use crate::link::{BrokerConfig, Link};
+use crate::script::Lua;
+
+/// How a renewal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease lasts for its full time again.
+    Kept,
+    /// The entry is another host's, or gone. The attempt is of no use any more.
+    Lost,
+}
+
+/// Renews the leases of one host.
+pub struct LeaseKeeper {
+    link: Link,
+    keys: Keys,
+    host: HostId,
+    renew: Lua,
+}
+
+impl LeaseKeeper {
+    /// A keeper for `host`.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig, host: HostId) -> Result<Self, BrokerError> {
+        let renew = Lua::new(include_str!("scripts/renew.lua"));
+        Ok(Self { link: Link::new(config.client()?), keys: config.keys(), host, renew })
+    }
+
+    /// Renews these leases of one function and says for each, in order, whether it was kept.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; whether the leases were renewed is then unknown, and it may be tried again.
+    pub async fn renew(&self, function: &FunctionId, leases: &[Lease]) -> Result<Vec<Renewal>, BrokerError> {
+        let mut call = self.renew.call(2);
+        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(self.host.as_str());
+        for lease in leases {
+            call.arg(lease.entry.to_string()).arg(lease.claims);
+        }
+        match self.renew.run(&self.link, &call).await? {
+            Value::Array(answers) if answers.len() == leases.len() => Ok(answers
+                .iter()
+                .map(|answer| if *answer == Value::Int(1) { Renewal::Kept } else { Renewal::Lost })
+                .collect()),
+            other => Err(BrokerError::shape("renew.lua", &other)),
+        }
+    }
+}

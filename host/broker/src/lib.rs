@@ -1,0 +1,31 @@
+//! Everything that Baton says to Redis: keys, scripts, reading, leases, settling, presence, and the caller's side.
+//!
+//! The only room that names the redis crate. It knows nothing of functions but their names, and nothing of wasm:
+//! it moves calls and keeps the promise that each gets exactly one terminal result.
+
+mod admin;
+mod caller;
+mod doctor;
+mod entry;
+mod error;
+mod keys;
+mod lease;
+mod link;
+mod presence;
+mod queue;
+mod reader;
+mod script;
+mod settle;
+
+pub use admin::{Admin, QueueDepth};
+pub use caller::{Caller, SendOptions};
+pub use doctor::ServerFacts;
+pub use entry::{Malformed, MalformedReason};
+pub use error::BrokerError;
+pub use keys::{Keys, Notice};
+pub use lease::{LeaseKeeper, Renewal};
+pub use link::BrokerConfig;
+pub use presence::Presence;
+pub use queue::{Backlog, Queue, Swept};
+pub use reader::{Delivery, Incoming, ReadEnd, Reader, ReaderWaker};
+pub use settle::{Settled, Settlement, Settler, Verdict};

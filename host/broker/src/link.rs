@@ -1,0 +1,184 @@
+//! Connections to Redis: how they are opened, and one that replaces itself when it is broken.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value};
+use tokio::sync::Mutex;
+
+use crate::BrokerError;
+use crate::keys::Keys;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a command that does not block may take. A timed-out command does not say whether it was carried out.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Timeouts in a row after which a connection is held for dead, though nobody closed it.
+const TIMEOUTS_MAX: u32 = 2;
+
+/// What a host's dealings with Redis depend on.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Where Redis is: `redis://…` or `unix://…`.
+    pub url: String,
+    /// The prefix of all keys and channels.
+    pub prefix: String,
+    /// How long an entry stays its host's without being renewed.
+    pub lease: Duration,
+    /// How long a result is kept.
+    pub result_ttl: Duration,
+    /// The largest payload that a call may have.
+    pub payload_bytes_max: usize,
+}
+
+impl BrokerConfig {
+    /// The defaults of docs/protocol.md for a Redis at `url`.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: "baton".to_owned(),
+            lease: Duration::from_secs(30),
+            result_ttl: Duration::from_secs(3600),
+            payload_bytes_max: 1 << 20,
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(&self.prefix)
+    }
+
+    /// The client for this URL. It connects to nothing yet.
+    pub(crate) fn client(&self) -> Result<Client, BrokerError> {
+        let bad = |reason: redis::RedisError| BrokerError::BadUrl {
+            url: without_password(&self.url),
+            reason: reason.to_string(),
+        };
+        let info: ConnectionInfo = self.url.as_str().into_connection_info().map_err(bad)?;
+        // A cut network is noticed by the kernel within about 15 s, whatever stands in its own settings.
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(3));
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive.with_retries(3))
+            .set_user_timeout(Duration::from_secs(15));
+        Client::open(info.set_tcp_settings(tcp)).map_err(bad)
+    }
+}
+
+/// The URL as it may be shown: without the password.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+/// Where a client would connect, for people; without the password.
+pub(crate) fn address(client: &Client) -> String {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
+        other => other.to_string(),
+    }
+}
+
+fn settings(response_timeout: Option<Duration>) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(response_timeout)
+        .set_pipeline_buffer_size(4096)
+}
+
+async fn open(client: &Client, timeout: Option<Duration>) -> Result<MultiplexedConnection, BrokerError> {
+    client.get_multiplexed_async_connection_with_config(&settings(timeout)).await.map_err(|e| {
+        match BrokerError::from(e) {
+            BrokerError::Unreachable(reason) => BrokerError::Unreachable(format!("{}: {reason}", address(client))),
+            other => other,
+        }
+    })
+}
+
+/// Opens a connection on which a read may block for as long as it likes. Its user keeps the time.
+pub(crate) async fn open_blocking(client: &Client) -> Result<MultiplexedConnection, BrokerError> {
+    open(client, None).await
+}
+
+/// A connection for commands that do not block, shared by reference, opened on first use and anew when it is broken.
+pub(crate) struct Link {
+    client: Client,
+    /// The open connection. A lock and no message: it is held for a clone, or while one task connects for all.
+    open: Mutex<Option<MultiplexedConnection>>,
+    timeouts: AtomicU32,
+}
+
+impl Link {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, open: Mutex::new(None), timeouts: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, BrokerError> {
+        let mut slot = self.open.lock().await;
+        if let Some(open) = slot.as_ref() {
+            return Ok(open.clone());
+        }
+        let fresh = open(&self.client, Some(COMMAND_TIMEOUT)).await?;
+        *slot = Some(fresh.clone());
+        self.timeouts.store(0, Ordering::Relaxed);
+        Ok(fresh)
+    }
+
+    /// Carries out one command.
+    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
+        let mut connection = self.connection().await?;
+        let answer = connection.send_packed_command(command).await.and_then(Value::extract_error);
+        self.judge(answer).await
+    }
+
+    /// Carries out several commands in one round trip and gives their answers, in order. What Redis refused stands
+    /// among them as [`Value::ServerError`].
+    pub(crate) async fn run_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, BrokerError> {
+        let mut connection = self.connection().await?;
+        let count = pipeline.len();
+        let answers = connection.send_packed_commands(pipeline, 0, count).await;
+        self.judge(answers).await
+    }
+
+    async fn judge<T>(&self, answer: Result<T, redis::RedisError>) -> Result<T, BrokerError> {
+        let error = match answer {
+            Ok(value) => {
+                self.timeouts.store(0, Ordering::Relaxed);
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        let broken = if error.is_timeout() {
+            self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX
+        } else {
+            BrokerError::from(error.clone()).is_connection()
+        };
+        if broken {
+            *self.open.lock().await = None;
+        }
+        Err(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(without_password("redis://me:secret@host:1/0"), "redis://***@host:1/0");
+        assert_eq!(without_password("redis://host:1"), "redis://host:1");
+        let error = BrokerConfig::new("http://me:secret@x").client().unwrap_err().to_string();
+        assert!(!error.contains("secret") && error.contains("redis://HOST:PORT"), "{error}");
+    }
+}

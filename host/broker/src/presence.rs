@@ -1,0 +1,84 @@
+//! Which hosts there are: each keeps a record of itself that expires unless it is kept.
+
+use std::time::Duration;
+
+use baton_model::{HostId, HostRecord};
+use redis::{Value, cmd};
+
+use crate::BrokerError;
+use crate::keys::Keys;
+use crate::link::{BrokerConfig, Link};
+
+/// Reads and writes host records.
+pub struct Presence {
+    link: Link,
+    keys: Keys,
+    lasts: Duration,
+}
+
+impl Presence {
+    /// Records that last for three leases unless they are kept.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        Ok(Self { link: Link::new(config.client()?), keys: config.keys(), lasts: config.lease * 3 })
+    }
+
+    /// Writes a host's record, for the first time or anew; it lasts from now on.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn register(&self, record: &HostRecord) -> Result<(), BrokerError> {
+        let json = serde_json::to_string(record).map_err(|e| BrokerError::Refused(format!("a host record: {e}")))?;
+        let ttl_ms = u64::try_from(self.lasts.as_millis()).unwrap_or(u64::MAX);
+        let mut write = redis::pipe();
+        write.cmd("SADD").arg(self.keys.hosts()).arg(record.id.as_str());
+        write.cmd("SET").arg(self.keys.host(&record.id)).arg(json).arg("PX").arg(ttl_ms);
+        self.link.run_all(&write).await?.into_iter().try_for_each(|answer| answer.extract_error().map(drop))?;
+        Ok(())
+    }
+
+    /// Takes a host's record away: it is gone, and left nothing.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn remove(&self, host: &HostId) -> Result<(), BrokerError> {
+        let mut remove = redis::pipe();
+        remove.cmd("DEL").arg(self.keys.host(host));
+        remove.cmd("SREM").arg(self.keys.hosts()).arg(host.as_str());
+        self.link.run_all(&remove).await.map(drop)
+    }
+
+    /// The ids of all hosts that registered and were not removed, dead or alive. One cheap command.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn known(&self) -> Result<Vec<HostId>, BrokerError> {
+        let answer = self.link.run(cmd("SMEMBERS").arg(self.keys.hosts())).await?;
+        let ids: Vec<String> =
+            redis::from_redis_value(answer).map_err(|e| BrokerError::shape("SMEMBERS", &e.to_string()))?;
+        Ok(ids.iter().filter_map(|id| HostId::parse(id)).collect())
+    }
+
+    /// The records of these hosts, in order; none for a host whose record has expired, or cannot be read.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn records(&self, hosts: &[HostId]) -> Result<Vec<Option<HostRecord>>, BrokerError> {
+        if hosts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<String> = hosts.iter().map(|host| self.keys.host(host)).collect();
+        match self.link.run(cmd("MGET").arg(keys)).await? {
+            Value::Array(records) => Ok(records
+                .into_iter()
+                .map(|record| match record {
+                    Value::BulkString(json) => serde_json::from_slice(&json).ok(),
+                    _ => None,
+                })
+                .collect()),
+            other => Err(BrokerError::shape("MGET", &other)),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The housekeeping of call streams: groups, what other hosts left, what waits for its time, and notices.
+
+use std::time::Duration;
+
+use baton_model::{EntryId, FunctionId, HostId};
+use redis::{Value, cmd};
+
+use crate::BrokerError;
+use crate::keys::{GROUP, Keys, Notice};
+use crate::link::{BrokerConfig, Link};
+use crate::reader::{Incoming, parse_entry};
+use crate::script::Lua;
+
+/// The most entries that are looked at in one step of a search.
+const PAGE: usize = 1000;
+/// The most delayed calls that one script run moves.
+const PROMOTE_MAX: usize = 100;
+
+/// What a sweep of one function found.
+#[derive(Debug)]
+pub struct Swept {
+    /// The entries that are this host's from now on.
+    pub claimed: Vec<Incoming>,
+    /// What is left to wait for.
+    pub backlog: Backlog,
+}
+
+/// What a function's keys hold that will want attention later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// When the next lease of another host can lapse; none if no other host holds any.
+    pub next_lapse: Option<Duration>,
+    /// When the first delayed call is due; none if none waits.
+    pub next_due: Option<Duration>,
+}
+
+/// Housekeeping on one shared connection.
+pub struct Queue {
+    link: Link,
+    keys: Keys,
+    lease: Duration,
+    payload_bytes_max: usize,
+    sweep: Lua,
+    promote: Lua,
+    leave: Lua,
+}
+
+impl Queue {
+    /// Housekeeping with these settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        Ok(Self {
+            link: Link::new(config.client()?),
+            keys: config.keys(),
+            lease: config.lease,
+            payload_bytes_max: config.payload_bytes_max,
+            sweep: Lua::new(include_str!("scripts/sweep.lua")),
+            promote: Lua::new(include_str!("scripts/promote.lua")),
+            leave: Lua::new(include_str!("scripts/leave.lua")),
+        })
+    }
+
+    /// The keys under this prefix.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Waits for no longer than one connection attempt and says whether Redis answers.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] that says why it does not.
+    pub async fn ping(&self) -> Result<(), BrokerError> {
+        self.link.run(&cmd("PING")).await.map(drop)
+    }
+
+    /// Ends the server. Only for one that this process has started.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; a server that obeys hangs up, which is [`BrokerError::Unreachable`].
+    pub async fn shut_server_down(&self) -> Result<(), BrokerError> {
+        self.link.run(&cmd("SHUTDOWN")).await.map(drop)
+    }
+
+    /// Makes the consumer group of each function, from the start of its stream on, where it is missing.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some groups may have been made.
+    pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<(), BrokerError> {
+        for page in functions.chunks(PAGE) {
+            let mut make = redis::pipe();
+            for function in page {
+                make.cmd("XGROUP").arg("CREATE").arg(self.keys.calls(function)).arg(GROUP).arg("0").arg("MKSTREAM");
+            }
+            for answer in self.link.run_all(&make).await? {
+                match answer.extract_error() {
+                    Err(error) if error.code() != Some("BUSYGROUP") => return Err(error.into()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims at most `room` entries of `function` whose leases have lapsed, for `host`; deletes empty consumers of
+    /// hosts that are not among `live`.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]. Entries claimed by a lost answer are found by the own-pending search.
+    pub async fn sweep(
+        &self,
+        host: &HostId,
+        function: &FunctionId,
+        live: &[HostId],
+        room: usize,
+    ) -> Result<Swept, BrokerError> {
+        let mut call = self.sweep.call(3);
+        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
+        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
+        live.iter().for_each(|host| {
+            call.arg(host.as_str());
+        });
+        let answer = self.sweep.run(&self.link, &call).await?;
+        let (next_lapse, next_due, taken) = match answer {
+            Value::Array(parts) => match <[Value; 3]>::try_from(parts) {
+                Ok([Value::Int(lapse), Value::Int(due), Value::Array(taken)]) => (lapse, due, taken),
+                other => return Err(BrokerError::shape("sweep.lua", &other)),
+            },
+            other => return Err(BrokerError::shape("sweep.lua", &other)),
+        };
+        let mut claimed = Vec::with_capacity(taken.len());
+        for entry in taken {
+            claimed.extend(self.claimed(function, entry)?);
+        }
+        Ok(Swept { claimed, backlog: Backlog { next_lapse: wait(next_lapse), next_due: wait(next_due) } })
+    }
+
+    fn claimed(&self, function: &FunctionId, entry: Value) -> Result<Option<Incoming>, BrokerError> {
+        let parts = match entry {
+            Value::Array(parts) => <[Value; 3]>::try_from(parts),
+            other => return Err(BrokerError::shape("sweep.lua", &other)),
+        };
+        match parts {
+            Ok([id, Value::Int(claims), fields]) => {
+                let claims = u32::try_from(claims).unwrap_or(u32::MAX);
+                parse_entry(function, Value::Array(vec![id, fields]), claims, self.payload_bytes_max)
+            }
+            other => Err(BrokerError::shape("sweep.lua", &other)),
+        }
+    }
+
+    /// Moves the calls of `function` that are due into its stream. Returns how many, and when the next is due.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn promote(&self, function: &FunctionId) -> Result<(usize, Option<Duration>), BrokerError> {
+        let mut call = self.promote.call(2);
+        call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(PROMOTE_MAX);
+        match self.promote.run(&self.link, &call).await? {
+            Value::Array(parts) => match parts[..] {
+                [Value::Int(moved), Value::Int(next)] => Ok((usize::try_from(moved).unwrap_or(0), wait(next))),
+                _ => Err(BrokerError::shape("promote.lua", &parts)),
+            },
+            other => Err(BrokerError::shape("promote.lua", &other)),
+        }
+    }
+
+    /// Takes `host` out of the groups of these functions, where nothing is pending for it.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some groups may have been left.
+    pub async fn leave(&self, host: &HostId, functions: &[FunctionId]) -> Result<(), BrokerError> {
+        for function in functions {
+            let mut call = self.leave.call(1);
+            call.arg(self.keys.calls(function)).arg(GROUP).arg(host.as_str());
+            self.leave.run(&self.link, &call).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells a fact about a function to whoever listens. The fact can be read elsewhere too: a notice may be missed.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn tell(&self, notice: Notice, function: &FunctionId, message: &str) -> Result<(), BrokerError> {
+        let publish = cmd("PUBLISH").arg(self.keys.notice_channel(notice, function)).arg(message).to_owned();
+        self.link.run(&publish).await.map(drop)
+    }
+
+    /// The result document of a call that has ended, as bytes. None if it has not, or if its result has expired.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn result(
+        &self,
+        function: &FunctionId,
+        id: &baton_model::CallId,
+    ) -> Result<Option<Vec<u8>>, BrokerError> {
+        match self.link.run(cmd("GET").arg(self.keys.result(function, id))).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(document) => Ok(Some(document)),
+            other => Err(BrokerError::shape("GET", &other)),
+        }
+    }
+
+    /// The entries of `function` that are pending for `host` and that `in_flight` does not know.
+    pub(crate) async fn pending_of(
+        &self,
+        host: &HostId,
+        function: &FunctionId,
+        in_flight: impl Fn(&FunctionId, EntryId) -> bool,
+        payload_bytes_max: usize,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        let stream = self.keys.calls(function);
+        let mut found = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            let look =
+                cmd("XPENDING").arg(&stream).arg(GROUP).arg(&from).arg("+").arg(PAGE).arg(host.as_str()).to_owned();
+            let page: Vec<(String, String, i64, i64)> = match redis::from_redis_value(self.link.run(&look).await?) {
+                Ok(page) => page,
+                Err(error) => return Err(BrokerError::shape("XPENDING", &error.to_string())),
+            };
+            let Some((last, ..)) = page.last() else { return Ok(found) };
+            from = format!("({last}");
+            let full = page.len() == PAGE;
+            for id in page.iter().filter_map(|(id, ..)| EntryId::parse(id)).filter(|id| !in_flight(function, *id)) {
+                found.extend(self.entry(function, &stream, id, payload_bytes_max).await?);
+            }
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn entry(
+        &self,
+        function: &FunctionId,
+        stream: &str,
+        id: EntryId,
+        payload_bytes_max: usize,
+    ) -> Result<Option<Incoming>, BrokerError> {
+        let mut look = redis::pipe();
+        look.cmd("XRANGE").arg(stream).arg(id.to_string()).arg(id.to_string());
+        look.cmd("HGET").arg(self.keys.claims(function)).arg(id.to_string());
+        let (entry, claims) = match <[Value; 2]>::try_from(self.link.run_all(&look).await?) {
+            Ok([Value::Array(mut entries), claims]) => (entries.pop(), claims),
+            other => return Err(BrokerError::shape("XRANGE", &other)),
+        };
+        let claims: Option<u32> = redis::from_redis_value(claims).unwrap_or(None);
+        match entry {
+            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), payload_bytes_max),
+            None => {
+                // Somebody deleted the entry while it was pending. There is no call any more.
+                self.link.run(cmd("XACK").arg(stream).arg(GROUP).arg(id.to_string())).await?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wait(ms: i64) -> Option<Duration> {
+    u64::try_from(ms).ok().map(Duration::from_millis)
+}

@@ -1,0 +1,305 @@
+//! Reading calls: one connection that blocks, how it is woken without losing what it reads, and what a broken one lost.
+//!
+//! A pending blocking read is never dropped: Redis would go on and hand entries to nobody. It is woken by
+//! `CLIENT UNBLOCK` from another connection and its answer is read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use baton_model::{Call, EntryId, FunctionId, HostId, Lease};
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, Value, cmd};
+
+use crate::entry::{self, Malformed};
+use crate::keys::{GROUP, Keys};
+use crate::link::{BrokerConfig, Link, open_blocking};
+use crate::{BrokerError, Queue};
+
+/// How much longer than its own limit a blocking read may stay silent before its connection is held for dead.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// A call in this host's hands, with the right to settle it. It is consumed by settling, so it cannot be settled twice.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The call.
+    pub call: Arc<Call>,
+    /// The right to settle it.
+    pub lease: Lease,
+}
+
+/// One entry as it was read.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A call.
+    Call(Delivery),
+    /// Something that is no call; it has to be buried.
+    Malformed(FunctionId, Lease, Malformed),
+}
+
+/// The streams that are read, prepared once and used for many reads.
+#[derive(Debug, Default)]
+pub struct ReadEnd {
+    functions: Vec<FunctionId>,
+    streams: Vec<String>,
+    by_stream: HashMap<Vec<u8>, usize>,
+}
+
+impl ReadEnd {
+    /// The call streams of these functions.
+    #[must_use]
+    pub fn new(keys: &Keys, functions: Vec<FunctionId>) -> Self {
+        let streams: Vec<String> = functions.iter().map(|f| keys.calls(f)).collect();
+        let by_stream = streams.iter().enumerate().map(|(i, key)| (key.clone().into_bytes(), i)).collect();
+        Self { functions, streams, by_stream }
+    }
+
+    /// The functions, in the order in which they were given.
+    #[must_use]
+    pub fn functions(&self) -> &[FunctionId] {
+        &self.functions
+    }
+}
+
+/// What reader and wakers share.
+#[derive(Default)]
+struct Wake {
+    /// The reading connection's client id at Redis; 0 while there is none.
+    client_id: AtomicU64,
+    /// How many wake-ups were asked for.
+    asked: AtomicU64,
+    /// Whether a read is under way, or about to be.
+    reading: AtomicBool,
+}
+
+/// Reads calls for one host.
+pub struct Reader {
+    client: Client,
+    host: HostId,
+    payload_bytes_max: usize,
+    connection: Option<MultiplexedConnection>,
+    wake: Arc<Wake>,
+    /// How many wake-ups were answered.
+    answered: u64,
+    /// A read ended in an error: entries may be assigned to this host that it never saw.
+    may_have_lost: bool,
+}
+
+/// Wakes a [`Reader`] from its blocking read.
+#[derive(Clone)]
+pub struct ReaderWaker {
+    wake: Arc<Wake>,
+    link: Arc<Link>,
+}
+
+impl ReaderWaker {
+    /// Makes the read that is under way, or the next one, return without waiting. Returns as soon as that is sure, or
+    /// when Redis cannot be reached (then the read ends by itself).
+    pub async fn wake(&self) {
+        let wanted = self.wake.asked.fetch_add(1, SeqCst) + 1;
+        let mut pause = Duration::from_micros(200);
+        // At the worst the reader has decided to read but Redis has not seen it yet; that takes a few rounds.
+        while self.wake.reading.load(SeqCst) && self.wake.asked.load(SeqCst) == wanted {
+            let id = self.wake.client_id.load(SeqCst);
+            let unblock = cmd("CLIENT").arg("UNBLOCK").arg(id).to_owned();
+            match self.link.run(&unblock).await {
+                Ok(Value::Int(1)) | Err(_) => return,
+                Ok(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Reader {
+    /// A reader for `host`, and what wakes it. It connects on its first read.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig, host: HostId) -> Result<(Self, ReaderWaker), BrokerError> {
+        let client = config.client()?;
+        let wake = Arc::new(Wake::default());
+        let waker = ReaderWaker { wake: wake.clone(), link: Arc::new(Link::new(client.clone())) };
+        let reader = Self {
+            client,
+            host,
+            payload_bytes_max: config.payload_bytes_max,
+            connection: None,
+            wake,
+            answered: 0,
+            may_have_lost: false,
+        };
+        Ok((reader, waker))
+    }
+
+    /// Whether entries may be assigned to this host that it never saw. [`Reader::recover`] finds them.
+    #[must_use]
+    pub fn may_have_lost(&self) -> bool {
+        self.may_have_lost
+    }
+
+    /// Says that entries may be assigned to this host that nobody works on.
+    pub fn suspect_loss(&mut self) {
+        self.may_have_lost = true;
+    }
+
+    /// Reads at most `count` new entries of each stream; waits up to `block` for the first, or not at all if `block`
+    /// is none. Returns nothing when the time is over or when it was woken.
+    ///
+    /// The future must be driven to its end: a dropped read loses what Redis hands to it.
+    ///
+    /// # Errors
+    /// [`BrokerError::NoGroup`] if a group has to be made anew; any other if the connection is to be, which the next
+    /// read does by itself.
+    pub async fn read(
+        &mut self,
+        from: &ReadEnd,
+        count: usize,
+        block: Option<Duration>,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        self.wake.reading.store(true, SeqCst);
+        let answer = self.read_unless_woken(from, count, block).await;
+        self.wake.reading.store(false, SeqCst);
+        if let Err(error) = &answer
+            && !matches!(error, BrokerError::NoGroup(_))
+        {
+            self.connection = None;
+            self.may_have_lost = true;
+        }
+        answer
+    }
+
+    async fn read_unless_woken(
+        &mut self,
+        from: &ReadEnd,
+        count: usize,
+        block: Option<Duration>,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        let asked = self.wake.asked.load(SeqCst);
+        if asked != self.answered && block.is_some() {
+            self.answered = asked;
+            return Ok(Vec::new());
+        }
+        let mut connection = match &self.connection {
+            Some(open) => open.clone(),
+            None => self.connect().await?,
+        };
+        let read = self.command(from, count, block);
+        let limit = block.unwrap_or_default() + WATCHDOG;
+        let answer = tokio::time::timeout(limit, connection.send_packed_command(&read))
+            .await
+            .map_err(|_| BrokerError::Unreachable(format!("a read was silent for {} s", limit.as_secs())))?;
+        self.answered = asked;
+        match answer.and_then(Value::extract_error)? {
+            Value::Nil => Ok(Vec::new()),
+            Value::Array(streams) => self.streams(from, streams),
+            other => Err(BrokerError::shape("XREADGROUP", &other)),
+        }
+    }
+
+    fn command(&self, from: &ReadEnd, count: usize, block: Option<Duration>) -> Cmd {
+        let mut read = cmd("XREADGROUP");
+        read.arg("GROUP").arg(GROUP).arg(self.host.as_str()).arg("COUNT").arg(count);
+        if let Some(block) = block {
+            read.arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
+        }
+        read.arg("STREAMS").arg(&from.streams);
+        for _ in &from.streams {
+            read.arg(">");
+        }
+        read
+    }
+
+    /// Opens the connection. The one before it is closed at Redis first: while Redis holds it for alive, it would go
+    /// on handing entries to it.
+    async fn connect(&mut self) -> Result<MultiplexedConnection, BrokerError> {
+        let mut fresh = open_blocking(&self.client).await?;
+        let old = self.wake.client_id.load(SeqCst);
+        let mut setup = redis::pipe();
+        setup.cmd("CLIENT").arg("SETNAME").arg(format!("baton-reader-{}", self.host)).ignore();
+        setup.cmd("CLIENT").arg("ID");
+        if old != 0 {
+            setup.cmd("CLIENT").arg("KILL").arg("ID").arg(old).ignore();
+        }
+        let answer = tokio::time::timeout(WATCHDOG, setup.query_async::<(u64,)>(&mut fresh)).await;
+        let (id,) = answer.map_err(|_| BrokerError::Unreachable("a new connection is silent".to_owned()))??;
+        self.wake.client_id.store(id, SeqCst);
+        self.connection = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    fn streams(&self, from: &ReadEnd, streams: Vec<Value>) -> Result<Vec<Incoming>, BrokerError> {
+        let mut out = Vec::new();
+        for stream in streams {
+            let Value::Array(pair) = stream else { return Err(BrokerError::shape("XREADGROUP", &stream)) };
+            let mut pair = pair.into_iter();
+            let (Some(Value::BulkString(key)), Some(Value::Array(entries))) = (pair.next(), pair.next()) else {
+                return Err(BrokerError::shape("XREADGROUP", &"a stream without entries"));
+            };
+            let Some(function) = from.by_stream.get(&key).map(|i| &from.functions[*i]) else {
+                return Err(BrokerError::shape("XREADGROUP", &"a stream that was not asked for"));
+            };
+            out.reserve(entries.len());
+            for entry in entries {
+                out.extend(parse_entry(function, entry, 0, self.payload_bytes_max)?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Finds entries that are assigned to this host though it never saw them: those pending for it that `in_flight`
+    /// does not know. To be called between reads, when nothing is on its way to this host.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; the search can then be made again.
+    pub async fn recover(
+        &mut self,
+        queue: &Queue,
+        from: &ReadEnd,
+        in_flight: impl Fn(&FunctionId, EntryId) -> bool,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        if self.connection.is_none() {
+            self.connect().await?;
+        }
+        let mut found = Vec::new();
+        for function in &from.functions {
+            found.extend(queue.pending_of(&self.host, function, &in_flight, self.payload_bytes_max).await?);
+        }
+        self.may_have_lost = false;
+        Ok(found)
+    }
+}
+
+/// Reads one `[id, [field, value, …]]`. None if the entry was deleted while it was pending.
+pub(crate) fn parse_entry(
+    function: &FunctionId,
+    entry: Value,
+    claims: u32,
+    payload_bytes_max: usize,
+) -> Result<Option<Incoming>, BrokerError> {
+    let Value::Array(parts) = entry else { return Err(BrokerError::shape("a stream read", &entry)) };
+    let mut parts = parts.into_iter();
+    let (Some(Value::BulkString(id)), Some(fields)) = (parts.next(), parts.next()) else {
+        return Err(BrokerError::shape("a stream read", &"an entry without an id"));
+    };
+    let id = std::str::from_utf8(&id).ok().and_then(EntryId::parse);
+    let id = id.ok_or_else(|| BrokerError::shape("a stream read", &"an id that is none"))?;
+    let Value::Array(fields) = fields else { return Ok(None) };
+    let fields = fields.into_iter().map(into_bytes).collect::<Result<_, _>>()?;
+    let lease = Lease { entry: id, claims };
+    Ok(Some(match entry::read(function, id, fields, payload_bytes_max) {
+        Ok(mut call) => {
+            call.attempt = call.attempt.saturating_add(claims);
+            Incoming::Call(Delivery { call: Arc::new(call), lease })
+        }
+        Err(malformed) => Incoming::Malformed(function.clone(), lease, malformed),
+    }))
+}
+
+fn into_bytes(value: Value) -> Result<Vec<u8>, BrokerError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        other => Err(BrokerError::shape("a stream read", &other)),
+    }
+}

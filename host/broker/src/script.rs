@@ -1,0 +1,39 @@
+//! Calling the Lua scripts by their digest, loading one when Redis does not know it.
+
+use redis::{Cmd, Script, Value};
+
+use crate::BrokerError;
+use crate::link::Link;
+
+/// One script of ours. Its file documents keys, arguments and answers.
+pub(crate) struct Lua {
+    code: &'static str,
+    sha: String,
+}
+
+impl Lua {
+    pub(crate) fn new(code: &'static str) -> Self {
+        Self { code, sha: Script::new(code).get_hash().to_owned() }
+    }
+
+    /// The start of a call with so many keys; keys and then arguments are appended.
+    pub(crate) fn call(&self, keys: usize) -> Cmd {
+        let mut cmd = Cmd::new();
+        cmd.arg("EVALSHA").arg(&self.sha).arg(keys);
+        cmd
+    }
+
+    /// Carries out a call that [`Lua::call`] began. After a restart of Redis the script is loaded first: nothing was
+    /// carried out when Redis says that it does not know it.
+    pub(crate) async fn run(&self, link: &Link, call: &Cmd) -> Result<Value, BrokerError> {
+        match link.run(call).await {
+            Err(BrokerError::Refused(reason))
+                if reason.contains("NOSCRIPT") || reason.contains("No matching script") =>
+            {
+                link.run(redis::cmd("SCRIPT").arg("LOAD").arg(self.code)).await?;
+                link.run(call).await
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- Gives a call up: keeps it among the dead letters with the reason, and ends it with the result `dead`.
+--
+-- KEYS[1]  the function's call stream
+-- KEYS[2]  its claims hash
+-- KEYS[3]  its dead letters
+-- KEYS[4]  the call's result key
+-- ARGV[1]  consumer group
+-- ARGV[2]  this host's consumer name
+-- ARGV[3]  entry id
+-- ARGV[4]  claims that the lease was given at
+-- ARGV[5]  how long a result is kept, in ms
+-- ARGV[6]  reply channel ('' = none)
+-- ARGV[7]  result document
+-- ARGV[8]  the call's id; written to the dead letter if the call has no field `id` of its own
+-- ARGV[9…] fields that the dead letter has beside those of the call, in pairs
+--
+-- Returns
+--   1  buried
+--   2  not buried, only acknowledged: the call had a result already; that one stands and was notified
+--   0  lost: this host does not hold the lease any more; nothing was changed
+local calls, claims, dead, result = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, me, entry = ARGV[1], ARGV[2], ARGV[3]
+
+local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
+if pending.err or #pending == 0 then return 0 end
+if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return 0 end
+
+local document, answer = ARGV[7], 1
+local standing = redis.call('GET', result)
+if standing then
+  document, answer = standing, 2
+else
+  local found = redis.call('XRANGE', calls, entry, entry)
+  local fields = {}
+  if #found > 0 then fields = found[1][2] end
+  local named = false
+  for i = 1, #fields, 2 do named = named or fields[i] == 'id' end
+  if not named then
+    fields[#fields + 1] = 'id'
+    fields[#fields + 1] = ARGV[8]
+  end
+  for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
+  local time = redis.call('TIME')
+  fields[#fields + 1] = 'died_ms'
+  fields[#fields + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('XADD', dead, '*', unpack(fields))
+  redis.call('SET', result, document, 'PX', ARGV[5])
+end
+redis.call('XACK', calls, group, entry)
+redis.call('XDEL', calls, entry)
+redis.call('HDEL', claims, entry)
+if ARGV[6] ~= '' then redis.call('PUBLISH', ARGV[6], document) end
+return answer

@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- Puts a call back: at once, or after a wait. Its payload never leaves Redis.
+--
+-- KEYS[1] the function's call stream
+-- KEYS[2] its claims hash
+-- KEYS[3] its delayed set
+-- ARGV[1] consumer group
+-- ARGV[2] this host's consumer name
+-- ARGV[3] entry id
+-- ARGV[4] claims that the lease was given at
+-- ARGV[5] the call's id
+-- ARGV[6] the number of its next attempt
+-- ARGV[7] when the call was first accepted, Unix ms
+-- ARGV[8] how long it waits, in ms; -1 = it does not, and stands in the stream again at once
+--
+-- Returns
+--   -1  lost: this host does not hold the lease any more; nothing was changed
+--   >=0 done: when the call is due, in Unix ms of Redis's clock (0 = at once)
+local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
+local group, me, entry = ARGV[1], ARGV[2], ARGV[3]
+local wait = tonumber(ARGV[8])
+
+local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
+if pending.err or #pending == 0 then return -1 end
+if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return -1 end
+
+local found = redis.call('XRANGE', calls, entry, entry)
+if #found == 0 then return -1 end
+local fields = {}
+local old = found[1][2]
+for i = 1, #old, 2 do
+  local name = old[i]
+  if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = old[i + 1]
+  end
+end
+for _, text in ipairs({ 'id', ARGV[5], 'attempt', ARGV[6], 'accepted', ARGV[7] }) do
+  fields[#fields + 1] = text
+end
+
+local due = 0
+if wait < 0 then
+  redis.call('XADD', calls, '*', unpack(fields))
+else
+  local time = redis.call('TIME')
+  due = time[1] * 1000 + math.floor(time[2] / 1000) + wait
+  redis.call('ZADD', delayed, due, cmsgpack.pack(fields))
+end
+redis.call('XACK', calls, group, entry)
+redis.call('XDEL', calls, entry)
+redis.call('HDEL', claims, entry)
+return due

@@ -1,0 +1,72 @@
+#!lua flags=allow-oom
+-- Takes over what other hosts of one function left: entries whose lease has lapsed.
+--
+-- KEYS[1]  the function's call stream
+-- KEYS[2]  its claims hash
+-- KEYS[3]  its delayed set
+-- ARGV[1]  consumer group
+-- ARGV[2]  this host's consumer name
+-- ARGV[3]  lease in ms: an entry that nobody renewed for so long has no owner any more
+-- ARGV[4]  how many entries may be claimed at the most
+-- ARGV[5…] the ids of the hosts that are known to live
+--
+-- Returns
+--   [1] ms until the next foreign lease can lapse; 0 = one has lapsed but was over the limit; -1 = nobody else holds any
+--   [2] ms until the first delayed call is due; 0 = it is; -1 = none waits
+--   [3] the claimed entries: entry id, its claims from now on, its fields
+local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
+local group, me, lease, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local next_lapse = -1
+local function lapses_in(ms)
+  if next_lapse < 0 or ms < next_lapse then next_lapse = ms end
+end
+
+local taken = {}
+local summary = redis.pcall('XPENDING', calls, group)
+if not summary.err and summary[4] then
+  for _, holder in ipairs(summary[4]) do
+    local name = holder[1]
+    if name ~= me then
+      local rows = redis.call('XPENDING', calls, group, '-', '+', math.max(room, 1), name)
+      for _, row in ipairs(rows) do
+        local entry, idle = row[1], row[3]
+        if idle < lease then
+          lapses_in(lease - idle)
+        elseif room <= 0 then
+          lapses_in(0)
+        else
+          -- An entry that was deleted while it was pending is dropped from the pending list by XCLAIM itself.
+          local got = redis.call('XCLAIM', calls, group, me, lease, entry)
+          if #got > 0 and got[1] then
+            room = room - 1
+            taken[#taken + 1] = { entry, redis.call('HINCRBY', claims, entry, 1), got[1][2] }
+          end
+        end
+      end
+      if #rows > 0 and tonumber(holder[2]) > #rows then lapses_in(0) end
+    end
+  end
+end
+
+-- A consumer is deleted only if nothing is pending for it: XGROUP DELCONSUMER would destroy that for ever.
+local live = {}
+for i = 5, #ARGV do live[ARGV[i]] = true end
+local consumers = redis.pcall('XINFO', 'CONSUMERS', calls, group)
+if not consumers.err then
+  for _, row in ipairs(consumers) do
+    local facts = {}
+    for i = 1, #row, 2 do facts[row[i]] = row[i + 1] end
+    if facts.name ~= me and not live[facts.name] and facts.pending == 0 and facts.idle >= lease then
+      redis.call('XGROUP', 'DELCONSUMER', calls, group, facts.name)
+    end
+  end
+end
+
+local next_due = -1
+local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+if #first > 0 then
+  local time = redis.call('TIME')
+  next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
+end
+return { next_lapse, next_due, taken }

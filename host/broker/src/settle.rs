@@ -1,0 +1,286 @@
+//! Ending calls: whatever waits to be settled goes to Redis in one batch for each function, with no timer.
+//!
+//! A settlement is tried until Redis answers: it is the last copy of an answer. What it may do is decided by the
+//! scripts, which refuse a host that no longer holds the lease.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use baton_model::{CallId, Digest, FunctionId, HostId, Lease, ReplyTo};
+use futures_util::future::join_all;
+use redis::Value;
+use tokio::sync::mpsc;
+
+use crate::keys::{GROUP, Keys};
+use crate::link::{BrokerConfig, Link};
+use crate::script::Lua;
+use crate::{BrokerError, Malformed};
+
+/// The most calls that one script run settles: it holds Redis for about a millisecond.
+const BATCH_MAX: usize = 128;
+/// How many settlements may wait for Redis. The seats bound them already; this only bounds the memory.
+const WAITING_MAX: usize = 4096;
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What is to become of a call.
+#[derive(Debug)]
+pub enum Settlement {
+    /// It ends with this result document.
+    Finish {
+        /// The call.
+        id: CallId,
+        /// Its result, encoded.
+        document: Vec<u8>,
+        /// Whom to tell.
+        reply: Option<ReplyTo>,
+    },
+    /// It gets another attempt.
+    Requeue {
+        /// The call.
+        id: CallId,
+        /// The number of its next attempt.
+        attempt: u32,
+        /// When it was first accepted, in Unix milliseconds.
+        accepted_ms: u64,
+        /// How long it waits; none puts it back into the stream at once.
+        after: Option<Duration>,
+    },
+    /// It is given up, ends with this result document, and is kept for people.
+    Bury {
+        /// The call.
+        id: CallId,
+        /// Its result, encoded.
+        document: Vec<u8>,
+        /// Whom to tell.
+        reply: Option<ReplyTo>,
+        /// The reason, one word.
+        reason: String,
+        /// What went wrong, for people.
+        error: String,
+        /// How many attempts it had.
+        attempts: u32,
+        /// The component of the last attempt, if one was made.
+        digest: Option<Digest>,
+    },
+}
+
+impl Settlement {
+    /// What becomes of an entry that is no call.
+    #[must_use]
+    pub fn of_malformed(malformed: Malformed, document: Vec<u8>) -> Self {
+        Self::Bury {
+            id: malformed.id,
+            document,
+            reply: malformed.reply,
+            reason: malformed.reason.as_str().to_owned(),
+            error: malformed.detail,
+            attempts: 0,
+            digest: None,
+        }
+    }
+}
+
+/// How Redis answered a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done. For a requeued call, when it is due in Unix ms of Redis's clock; 0 = at once.
+    Done {
+        /// See above; 0 for everything else.
+        due_ms: u64,
+    },
+    /// The call had a result already, which stands; the entry is acknowledged.
+    Duplicate,
+    /// This host does not hold the lease any more; nothing was changed.
+    Fenced,
+    /// Redis refused in a way that trying again does not mend. The entry is still pending for this host.
+    Refused,
+}
+
+/// A settlement on its way, with what its sender wants back.
+#[derive(Debug)]
+pub struct Settled<T> {
+    /// The function.
+    pub function: FunctionId,
+    /// The right to settle.
+    pub lease: Lease,
+    /// What is to become of the call.
+    pub settlement: Settlement,
+    /// What is handed back with the verdict.
+    pub ticket: T,
+}
+
+/// The part that settles.
+pub struct Settler<T> {
+    link: Link,
+    keys: Keys,
+    host: HostId,
+    result_ttl: Duration,
+    inbox: mpsc::Receiver<Settled<T>>,
+    finish: Lua,
+    requeue: Lua,
+    bury: Lua,
+}
+
+impl<T: Send> Settler<T> {
+    /// A settler for `host`, and the way to it. It ends when every sender is dropped and everything is settled.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig, host: HostId) -> Result<(Self, mpsc::Sender<Settled<T>>), BrokerError> {
+        let (sender, inbox) = mpsc::channel(WAITING_MAX);
+        let settler = Self {
+            link: Link::new(config.client()?),
+            keys: config.keys(),
+            host,
+            result_ttl: config.result_ttl,
+            inbox,
+            finish: Lua::new(include_str!("scripts/settle.lua")),
+            requeue: Lua::new(include_str!("scripts/requeue.lua")),
+            bury: Lua::new(include_str!("scripts/bury.lua")),
+        };
+        Ok((settler, sender))
+    }
+
+    /// Settles until every sender is gone. `done` gets each ticket back with its verdict.
+    pub async fn run(mut self, done: impl Fn(T, Verdict) + Sync) {
+        let mut taken = Vec::with_capacity(4 * BATCH_MAX);
+        // What is waiting when the last batch is through is the next batch: group commit without a timer.
+        while self.inbox.recv_many(&mut taken, 4 * BATCH_MAX).await > 0 {
+            let mut rest = into_batches(&mut taken);
+            let mut pause = PAUSE_MIN;
+            loop {
+                rest = self.settle_all(rest, &done).await;
+                if rest.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Settles these batches at once and returns those that Redis could not be asked about.
+    async fn settle_all(&self, batches: Vec<Batch<T>>, done: &(impl Fn(T, Verdict) + Sync)) -> Vec<Batch<T>> {
+        let answers = join_all(batches.iter().map(|batch| self.settle(batch))).await;
+        let mut rest = Vec::new();
+        for (batch, answer) in batches.into_iter().zip(answers) {
+            let verdicts = match answer {
+                Ok(verdicts) => verdicts,
+                Err(error @ (BrokerError::Refused(_) | BrokerError::BadUrl { .. } | BrokerError::NoGroup(_))) => {
+                    let function = &batch.items[0].function;
+                    tracing::error!(%function, calls = batch.items.len(), %error, "results could not be settled");
+                    vec![Verdict::Refused; batch.items.len()]
+                }
+                Err(error @ (BrokerError::Unreachable(_) | BrokerError::Unable(_))) => {
+                    tracing::debug!(%error, calls = batch.items.len(), "settling waits for Redis");
+                    rest.push(batch);
+                    continue;
+                }
+            };
+            batch.items.into_iter().zip(verdicts).for_each(|(item, verdict)| done(item.ticket, verdict));
+        }
+        rest
+    }
+
+    async fn settle(&self, batch: &Batch<T>) -> Result<Vec<Verdict>, BrokerError> {
+        let first = &batch.items[0];
+        match &first.settlement {
+            Settlement::Finish { .. } => self.finish(&batch.items).await,
+            Settlement::Requeue { id, attempt, accepted_ms, after } => {
+                let wait = after.map_or(-1, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
+                let mut call = self.requeue.call(3);
+                call.arg(self.keys.calls(&first.function))
+                    .arg(self.keys.claims(&first.function))
+                    .arg(self.keys.delayed(&first.function));
+                self.lease_args(&mut call, first.lease);
+                call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait);
+                match self.requeue.run(&self.link, &call).await? {
+                    Value::Int(-1) => Ok(vec![Verdict::Fenced]),
+                    Value::Int(due) => Ok(vec![Verdict::Done { due_ms: due.unsigned_abs() }]),
+                    other => Err(BrokerError::shape("requeue.lua", &other)),
+                }
+            }
+            Settlement::Bury { id, document, reply, reason, error, attempts, digest } => {
+                let mut call = self.bury.call(4);
+                call.arg(self.keys.calls(&first.function))
+                    .arg(self.keys.claims(&first.function))
+                    .arg(self.keys.dead(&first.function))
+                    .arg(self.keys.result(&first.function, id));
+                self.lease_args(&mut call, first.lease);
+                call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
+                call.arg(id.as_str()).arg("reason").arg(reason).arg("error").arg(error);
+                call.arg("attempts").arg(attempts).arg("digest").arg(digest.map(|d| d.to_string()).unwrap_or_default());
+                Ok(vec![verdict(&self.bury.run(&self.link, &call).await?)?])
+            }
+        }
+    }
+
+    fn lease_args(&self, call: &mut redis::Cmd, lease: Lease) {
+        call.arg(GROUP).arg(self.host.as_str()).arg(lease.entry.to_string()).arg(lease.claims);
+    }
+
+    fn ttl_ms(&self) -> u64 {
+        u64::try_from(self.result_ttl.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn channel(&self, reply: Option<&ReplyTo>) -> String {
+        reply.map(|reply| self.keys.reply_channel(reply)).unwrap_or_default()
+    }
+
+    async fn finish(&self, items: &[Settled<T>]) -> Result<Vec<Verdict>, BrokerError> {
+        let function = &items[0].function;
+        let entries = items.iter().map(|item| item.lease.entry);
+        let (Some(first), Some(last)) = (entries.clone().min(), entries.max()) else { return Ok(Vec::new()) };
+        let finishes = items.iter().filter_map(|item| match &item.settlement {
+            Settlement::Finish { id, document, reply } => Some((item.lease, id, document, reply.as_ref())),
+            Settlement::Requeue { .. } | Settlement::Bury { .. } => None,
+        });
+        let mut call = self.finish.call(2 + items.len());
+        call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
+        finishes.clone().for_each(|(_, id, ..)| {
+            call.arg(self.keys.result(function, id));
+        });
+        call.arg(GROUP).arg(self.host.as_str()).arg(self.ttl_ms()).arg(first.to_string()).arg(last.to_string());
+        finishes.for_each(|(lease, _, document, reply)| {
+            call.arg(lease.entry.to_string()).arg(lease.claims).arg(document).arg(self.channel(reply));
+        });
+        match self.finish.run(&self.link, &call).await? {
+            Value::Array(answers) if answers.len() == items.len() => answers.iter().map(verdict).collect(),
+            other => Err(BrokerError::shape("settle.lua", &other)),
+        }
+    }
+}
+
+fn verdict(answer: &Value) -> Result<Verdict, BrokerError> {
+    match answer {
+        Value::Int(1) => Ok(Verdict::Done { due_ms: 0 }),
+        Value::Int(2) => Ok(Verdict::Duplicate),
+        Value::Int(0) => Ok(Verdict::Fenced),
+        other => Err(BrokerError::shape("a settling script", other)),
+    }
+}
+
+/// What one script run settles: any number of finished calls of one function, or one other settlement.
+struct Batch<T> {
+    items: Vec<Settled<T>>,
+}
+
+fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
+    let mut open: HashMap<FunctionId, Batch<T>> = HashMap::new();
+    let mut full = Vec::new();
+    for item in taken.drain(..) {
+        match &item.settlement {
+            Settlement::Requeue { .. } | Settlement::Bury { .. } => full.push(Batch { items: vec![item] }),
+            Settlement::Finish { .. } => {
+                let batch = open.entry(item.function.clone()).or_insert_with(|| Batch { items: Vec::new() });
+                batch.items.push(item);
+                if batch.items.len() == BATCH_MAX {
+                    full.push(Batch { items: std::mem::take(&mut batch.items) });
+                }
+            }
+        }
+    }
+    full.extend(open.into_values().filter(|batch| !batch.items.is_empty()));
+    full
+}
