@@ -1,0 +1,165 @@
+//! One attempt: a fresh store, its limits, its end, the call. What its end means is decided in `outcome`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use baton_model::{Call, Limits, Outcome};
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::Function;
+use crate::bindings::exports::baton::function::handler::Context;
+use crate::check::{LoadError, brief};
+use crate::component::Loaded;
+use crate::limiter::Limiter;
+use crate::log::{CallLog, LogSink, LogStream};
+use crate::outcome::{self, Stage};
+use crate::state::{RESOURCES_MAX, State};
+
+/// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
+const HOSTCALL_BYTES: usize = 4 << 20;
+
+/// The longest that a trial instance may take to come to life.
+const TRIAL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What one attempt is made from.
+pub struct Invocation {
+    /// The call.
+    pub call: Arc<Call>,
+    /// What the attempt may use.
+    pub limits: Limits,
+    /// Where the guest's lines go.
+    pub log: Arc<dyn LogSink>,
+}
+
+/// When an attempt ends, and through which of its two bounds.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    at: Instant,
+    after: Duration,
+    pub(crate) is_deadline: bool,
+}
+
+impl End {
+    /// The earlier of the time limit and the call's deadline. None if the deadline has passed.
+    fn of(limits: &Limits, deadline_ms: Option<u64>) -> Option<Self> {
+        let now = Instant::now();
+        let mut after = limits.time_max;
+        let mut is_deadline = false;
+        if let Some(deadline_ms) = deadline_ms {
+            let left = (SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms)))
+                .map_or(Duration::MAX, |deadline| deadline.duration_since(SystemTime::now()).unwrap_or_default());
+            if left.is_zero() {
+                return None;
+            }
+            if left < after {
+                (after, is_deadline) = (left, true);
+            }
+        }
+        // A limit beyond the clock's end is no limit; a century does as well.
+        let at = now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600));
+        Some(Self { at, after, is_deadline })
+    }
+}
+
+pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Outcome {
+    let Invocation { call, limits, log } = invocation;
+    let Some(end) = End::of(&limits, call.deadline_ms) else {
+        return Outcome::DeadlinePassed;
+    };
+    let attempt = async {
+        let mut store = store(component, &limits, end, log);
+        let mut stage = Stage::Instantiating;
+        let answer = run(component, &mut store, &call, &mut stage).await;
+        outcome::of(answer, store.data(), stage, &limits, end)
+    };
+    // The clock interrupts a guest that computes; this one ends a guest that waits in the host.
+    match tokio::time::timeout(end.after, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => outcome::too_late(&limits, end),
+    }
+}
+
+async fn run(
+    component: &Loaded,
+    store: &mut Store<State>,
+    call: &Call,
+    stage: &mut Stage,
+) -> wasmtime::Result<outcome::Answer> {
+    let function = component.function.instantiate_async(&mut *store).await?;
+    *stage = Stage::Calling;
+    let headers: Vec<(&str, &str)> = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let context = Context {
+        call_id: call.id.as_str(),
+        tenant: call.function.tenant().as_str(),
+        function: call.function.function().as_str(),
+        attempt: call.attempt,
+        deadline_ms: call.deadline_ms,
+        media_type: &call.media_type,
+        traceparent: call.traceparent.as_deref(),
+        tracestate: call.tracestate.as_deref(),
+        headers: &headers,
+    };
+    function.baton_function_handler().call_handle(store, context, &call.payload).await
+}
+
+pub(crate) async fn trial(component: &Loaded, limits: &Limits) -> Result<(), LoadError> {
+    struct Nowhere;
+    impl LogSink for Nowhere {
+        fn line(&self, _: LogStream<'_>, _: &str) {}
+        fn truncated(&self, _: u64) {}
+    }
+
+    let limits = Limits { time_max: limits.time_max.min(TRIAL_TIME_MAX), ..*limits };
+    let Some(end) = End::of(&limits, None) else {
+        return Err(LoadError::Trial("the time limit is zero".into()));
+    };
+    let attempt = async {
+        let mut store = store(component, &limits, end, Arc::new(Nowhere));
+        let instance = match component.function.instance_pre().instantiate_async(&mut store).await {
+            Ok(instance) => instance,
+            Err(e) => return Err(outcome::of(Err(e), store.data(), Stage::Instantiating, &limits, end)),
+        };
+        Ok(Function::new(&mut store, &instance).map(drop))
+    };
+    let ended = tokio::time::timeout(end.after, attempt).await;
+    let reason = match ended.unwrap_or_else(|_| Err(outcome::too_late(&limits, end))) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(e)) => return Err(LoadError::WrongTypes(brief(&format!("{e:#}")))),
+        Err(Outcome::HostFault { message }) => return Err(LoadError::Host(message)),
+        Err(Outcome::OutOfMemory { bytes_max }) => format!("it needs more memory than its limit of {bytes_max} bytes"),
+        Err(Outcome::TimedOut { limit }) => format!("it took longer than {} ms to start", limit.as_millis()),
+        Err(Outcome::Exited { code }) => format!("it ended itself at the start, with exit code {code}"),
+        Err(Outcome::Trapped { message }) => message,
+        // None of these is an end of an instantiation.
+        Err(
+            other @ (Outcome::Replied(_)
+            | Outcome::Rejected(_)
+            | Outcome::RetryAsked { .. }
+            | Outcome::DeadlinePassed
+            | Outcome::ResultTooLarge { .. }),
+        ) => format!("{other:?}"),
+    };
+    Err(LoadError::Trial(reason))
+}
+
+/// A store for one attempt, never used for another.
+fn store(component: &Loaded, limits: &Limits, end: End, sink: Arc<dyn LogSink>) -> Store<State> {
+    let engine = &component.engine;
+    let limiter = Limiter::new(limits.memory_bytes_max.min(engine.memory_bytes_max));
+    let log = CallLog::new(sink, limits.log_bytes_max);
+    let mut store = Store::new(&engine.wasmtime, State::new(limiter, end.at, log));
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(outcome::hostcall_bytes_max(limits, HOSTCALL_BYTES));
+    store.set_max_component_handles(RESOURCES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| {
+        let state = context.data_mut();
+        if Instant::now() >= state.end {
+            state.is_interrupted = true;
+            return Ok(UpdateDeadline::Interrupt);
+        }
+        // Neighbours on this thread get their turn at every tick.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+    store
+}

@@ -1,0 +1,143 @@
+//! The rules that a file must keep to be a function, and what is said when it breaks one. Nothing runs here.
+
+use wasmtime::component::types::ComponentItem;
+
+use crate::log::harmless;
+
+/// The largest component.
+pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
+
+/// The one export of a function.
+const HANDLER: &str = "baton:function/handler@0.1.0";
+
+/// The interfaces that a function may import; of WASI any 0.2 release. The linker has the last word: this list is
+/// there to name everything that is missing at once, where the linker stops at the first.
+const INTERFACES: &[&str] = &[
+    "baton:function/types@0.1.0",
+    "wasi:logging/logging@0.1.0-draft",
+    "wasi:cli/environment@0.2.",
+    "wasi:cli/exit@0.2.",
+    "wasi:cli/stderr@0.2.",
+    "wasi:cli/stdin@0.2.",
+    "wasi:cli/stdout@0.2.",
+    "wasi:cli/terminal-input@0.2.",
+    "wasi:cli/terminal-output@0.2.",
+    "wasi:cli/terminal-stderr@0.2.",
+    "wasi:cli/terminal-stdin@0.2.",
+    "wasi:cli/terminal-stdout@0.2.",
+    "wasi:clocks/monotonic-clock@0.2.",
+    "wasi:clocks/wall-clock@0.2.",
+    "wasi:filesystem/preopens@0.2.",
+    "wasi:filesystem/types@0.2.",
+    "wasi:io/error@0.2.",
+    "wasi:io/poll@0.2.",
+    "wasi:io/streams@0.2.",
+    "wasi:random/insecure-seed@0.2.",
+    "wasi:random/insecure@0.2.",
+    "wasi:random/random@0.2.",
+    "wasi:sockets/instance-network@0.2.",
+    "wasi:sockets/ip-name-lookup@0.2.",
+    "wasi:sockets/network@0.2.",
+    "wasi:sockets/tcp-create-socket@0.2.",
+    "wasi:sockets/tcp@0.2.",
+    "wasi:sockets/udp-create-socket@0.2.",
+    "wasi:sockets/udp@0.2.",
+];
+
+/// Why a file is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is larger than [`COMPONENT_BYTES_MAX`].
+    #[error("the file has {bytes} bytes, a component may have {COMPONENT_BYTES_MAX}: strip its debug information")]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+    },
+    /// It is something else than a component.
+    #[error("the file is no WebAssembly component: {0}")]
+    NotAComponent(&'static str),
+    /// It is a component that cannot be read or compiled.
+    #[error("the component is not valid, perhaps the file is cut short or needs a feature that is off: {0}")]
+    Invalid(String),
+    /// It does not export exactly the handler.
+    #[error(
+        "a function exports `{HANDLER}` and nothing else; this component exports {}: build it against that world, and \
+         look whether the file is whole", if .found.is_empty() { "nothing".to_owned() } else { .found.join(", ") }
+    )]
+    WrongExports {
+        /// What it exports.
+        found: Vec<String>,
+    },
+    /// It imports what the host does not have.
+    #[error(
+        "the component imports what this host does not have: {}; a function may import the command-line part of WASI \
+         0.2 and wasi:logging/logging@0.1.0-draft", .missing.join(", ")
+    )]
+    MissingImports {
+        /// All of them.
+        missing: Vec<String>,
+    },
+    /// An import or the export has the right name and another type.
+    #[error("the component's types are not those of the interfaces it names: {0}; build it against the host's `wit/`")]
+    WrongTypes(String),
+    /// The trial instance did not come to life.
+    #[error("the component cannot be instantiated: {0}")]
+    Trial(String),
+    /// It is no fault of the file.
+    #[error("the host could not load the component: {0}")]
+    Host(String),
+}
+
+/// Says at once what is no component.
+pub(crate) fn kind(bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(LoadError::TooLarge { bytes: bytes.len() });
+    }
+    // The preamble's second half: version and layer, as the component model's binary format has them.
+    let what = match bytes {
+        [] => "it is empty; was it still being written?",
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => return Ok(()),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "it is a core module; build with `--target wasm32-wasip2`, whose result is a component"
+        }
+        [0, b'a', b's', b'm'] | [0, b'a', b's', b'm', _, ..] => {
+            "it has an unknown version of the binary format, or is cut short"
+        }
+        [0x7f, b'E', b'L', b'F', ..] => "it is machine code (ELF); a host takes `.wasm` only and compiles it itself",
+        _ => "it does not start with the bytes `\\0asm`; is it another kind of file, or text?",
+    };
+    Err(LoadError::NotAComponent(what))
+}
+
+/// Demands the one export and known imports. Returns the imports' names.
+pub(crate) fn names(
+    engine: &wasmtime::Engine,
+    code: &wasmtime::component::Component,
+) -> Result<Vec<String>, LoadError> {
+    let kind = code.component_type();
+    let found: Vec<String> = kind.exports(engine).map(|(name, _)| brief(name)).collect();
+    let is_handler = match kind.get_export(engine, HANDLER) {
+        Some(export) => matches!(export.ty, ComponentItem::ComponentInstance(_)),
+        None => false,
+    };
+    if found.len() != 1 || !is_handler {
+        return Err(LoadError::WrongExports { found });
+    }
+    let imports: Vec<String> = kind.imports(engine).map(|(name, _)| brief(name)).collect();
+    let missing: Vec<String> = imports.iter().filter(|name| !is_known(name)).cloned().collect();
+    if missing.is_empty() { Ok(imports) } else { Err(LoadError::MissingImports { missing }) }
+}
+
+fn is_known(import: &str) -> bool {
+    INTERFACES.iter().any(|known| if known.ends_with('.') { import.starts_with(known) } else { import == *known })
+}
+
+/// A text that comes from a file, fit for a message: harmless and at most about 1 KiB.
+pub(crate) fn brief(text: &str) -> String {
+    const CHARS_MAX: usize = 1_000;
+    let mut out = harmless(&text.chars().take(CHARS_MAX).collect::<String>());
+    if text.chars().nth(CHARS_MAX).is_some() {
+        out.push_str(" ...");
+    }
+    out
+}

@@ -1,0 +1,114 @@
+//! The engine: made once a process, loads components. Running them is the component's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::wasi::logging::logging;
+use crate::cache::{Cache, CacheError};
+use crate::check::{self, LoadError};
+use crate::component::Component;
+use crate::config::EngineConfig;
+use crate::state::State;
+use crate::ticker::Ticker;
+
+/// Loads and runs components. Clones are the same engine; its clock stops with the last clone and the last component.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+/// What every component holds on to.
+pub(crate) struct Shared {
+    // First, so that the clock's thread is gone before what it ticks.
+    _ticker: Ticker,
+    pub(crate) wasmtime: wasmtime::Engine,
+    linker: Linker<State>,
+    cache: Option<Cache>,
+    pub(crate) memory_bytes_max: usize,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// wasmtime refuses the settings, or the machine has no room for the pool.
+    #[error("cannot set up an engine for {instances_max} instances: {reason}; try fewer, or a larger `ulimit -v`")]
+    Settings {
+        /// How many instances were asked for.
+        instances_max: u32,
+        /// wasmtime's words.
+        reason: String,
+    },
+    /// The host's own interfaces cannot be offered.
+    #[error("cannot offer the host's interfaces: {0}")]
+    Interfaces(String),
+    /// The cache directory is not to be trusted, or cannot be used.
+    #[error("cannot use the cache directory {}: {reason}", .path.display())]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: CacheError,
+    },
+    /// The clock's thread did not start.
+    #[error("cannot start the engine's clock: {0}")]
+    Clock(std::io::Error),
+}
+
+impl Engine {
+    /// Makes the engine, its pool and its clock, and opens the cache.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the machine, the settings or the cache directory do not allow it.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let refused = |e: wasmtime::Error| EngineError::Settings {
+            instances_max: config.instances_max,
+            reason: format!("{e:#}"),
+        };
+        let settings = config.to_wasmtime().map_err(refused)?;
+        let wasmtime = wasmtime::Engine::new(&settings).map_err(refused)?;
+        let linker = linker(&wasmtime).map_err(|e| EngineError::Interfaces(format!("{e:#}")))?;
+        let cache = match config.cache_dir {
+            None => None,
+            Some(path) => {
+                Some(Cache::open(path.clone(), &wasmtime).map_err(|reason| EngineError::Cache { path, reason })?)
+            }
+        };
+        let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Clock)?;
+        let memory_bytes_max = config.memory_bytes_max;
+        Ok(Self(Arc::new(Shared { _ticker: ticker, wasmtime, linker, cache, memory_bytes_max })))
+    }
+
+    /// Checks a file's bytes, compiles them or takes the machine code from the cache, demands the exact exports and
+    /// resolves the imports. It takes milliseconds to seconds of CPU time: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`LoadError`] says which rule the file breaks and how to mend it.
+    pub fn load(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+        check::kind(bytes)?;
+        let digest = baton_model::Digest::of(bytes);
+        let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &digest));
+        let from_cache = cached.is_some();
+        let code = match cached {
+            Some(code) => code,
+            None => wasmtime::component::Component::from_binary(&self.0.wasmtime, bytes)
+                .map_err(|e| LoadError::Invalid(check::brief(&format!("{e:#}"))))?,
+        };
+        let imports = check::names(&self.0.wasmtime, &code)?;
+        let instance =
+            self.0.linker.instantiate_pre(&code).map_err(|e| LoadError::WrongTypes(check::brief(&format!("{e:#}"))))?;
+        // The first instance would do this; it is no work for a call.
+        code.initialize_copy_on_write_image().map_err(|e| LoadError::Host(format!("{e:#}")))?;
+        if let (false, Some(cache)) = (from_cache, &self.0.cache) {
+            cache.store(&digest, &code);
+        }
+        Component::new(Arc::clone(&self.0), digest, bytes.len(), imports, from_cache, instance)
+    }
+}
+
+/// Everything that a function may import.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}

@@ -1,0 +1,25 @@
+//! The room that runs functions, and the only one that names wasmtime: engine, cache, checks of a component, attempts.
+//!
+//! Nothing here knows Redis, folders, tenants' policies or what is done about an outcome. A component comes in as
+//! bytes, a call as a [`baton_model::Call`], and what happened leaves as a [`baton_model::Outcome`].
+
+mod attempt;
+mod bindings;
+mod cache;
+mod check;
+mod component;
+mod config;
+mod engine;
+mod limiter;
+mod log;
+mod outcome;
+mod state;
+mod stdio;
+mod ticker;
+
+pub use attempt::Invocation;
+pub use check::{COMPONENT_BYTES_MAX, LoadError};
+pub use component::Component;
+pub use config::{CompileSpeed, EngineConfig, Tuning};
+pub use engine::{Engine, EngineError};
+pub use log::{LogLevel, LogSink, LogStream};

@@ -1,0 +1,8 @@
+//! The engine as hosts use it: components come in as bytes, outcomes come out.
+
+mod attempts;
+mod cache;
+mod guests;
+mod load;
+mod logs;
+mod support;
