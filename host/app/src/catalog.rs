@@ -1,0 +1,127 @@
+//! The catalog: an immutable map from function to revision, published by one pointer swap.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use baton_engine::Component;
+use baton_model::{FunctionId, Limits, LoadedFunction, RetryPolicy};
+use tokio::sync::watch;
+
+/// Calls that usually take longer than this are not run on the thread that reads.
+const QUICK: Duration = Duration::from_micros(300);
+
+/// One component with its manifest, as loaded.
+pub(crate) struct Revision {
+    /// The function.
+    pub(crate) function: FunctionId,
+    /// Its code.
+    pub(crate) component: Component,
+    /// What its attempts may use.
+    pub(crate) limits: Limits,
+    /// When its failed calls are tried again.
+    pub(crate) retry: RetryPolicy,
+    /// How long its calls usually take, in µs: a moving average over about eight calls.
+    usual_us: AtomicU32,
+}
+
+impl Revision {
+    /// A revision that was never called.
+    pub(crate) fn new(function: FunctionId, component: Component, limits: Limits, retry: RetryPolicy) -> Self {
+        Self { function, component, limits, retry, usual_us: AtomicU32::new(0) }
+    }
+
+    /// Takes one call's time into account.
+    pub(crate) fn took(&self, time: Duration) {
+        let us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let old = self.usual_us.load(Ordering::Relaxed);
+        // Two threads may overwrite each other here; an average does not mind.
+        self.usual_us.store(old - old / 8 + us / 8, Ordering::Relaxed);
+    }
+
+    /// Whether its calls usually end at once.
+    pub(crate) fn is_quick(&self) -> bool {
+        u128::from(self.usual_us.load(Ordering::Relaxed)) < QUICK.as_micros()
+    }
+}
+
+impl Drop for Revision {
+    fn drop(&mut self) {
+        tracing::debug!(function = %self.function, digest = %self.component.digest().short(), "revision drained and dropped");
+    }
+}
+
+/// What this host has loaded at one moment.
+#[derive(Default, Clone)]
+pub(crate) struct Catalog {
+    revisions: BTreeMap<FunctionId, Arc<Revision>>,
+}
+
+impl Catalog {
+    /// The revision on which a call of `function` that starts now runs.
+    pub(crate) fn get(&self, function: &FunctionId) -> Option<&Arc<Revision>> {
+        self.revisions.get(function)
+    }
+
+    /// Every function, sorted.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &FunctionId> {
+        self.revisions.keys()
+    }
+
+    /// What peers and operators are told.
+    pub(crate) fn loaded(&self) -> Vec<LoadedFunction> {
+        let digest = |revision: &Arc<Revision>| revision.component.digest();
+        self.revisions.iter().map(|(f, r)| LoadedFunction { function: f.clone(), digest: digest(r) }).collect()
+    }
+}
+
+/// The published catalog. Readers take snapshots; one writer swaps.
+pub(crate) struct Published {
+    current: ArcSwap<Catalog>,
+    changes: watch::Sender<u64>,
+    set_changes: watch::Sender<u64>,
+}
+
+impl Published {
+    pub(crate) fn new() -> Self {
+        Self { current: ArcSwap::default(), changes: watch::Sender::new(0), set_changes: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.current.load()
+    }
+
+    /// How often anything has changed, and a way to wait for the next change.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The same for the set of functions alone: a new revision of a function that was there is no change of it.
+    pub(crate) fn set_changes(&self) -> watch::Receiver<u64> {
+        self.set_changes.subscribe()
+    }
+
+    /// Puts a revision in place of its predecessor. Only the reloader calls this.
+    pub(crate) fn put(&self, revision: Arc<Revision>) {
+        let mut next = Catalog::clone(&self.current.load());
+        let is_new = next.revisions.insert(revision.function.clone(), revision).is_none();
+        self.publish(next, is_new);
+    }
+
+    /// Takes a function out. Calls in flight finish. Only the reloader calls this.
+    pub(crate) fn remove(&self, function: &FunctionId) {
+        let mut next = Catalog::clone(&self.current.load());
+        next.revisions.remove(function);
+        self.publish(next, true);
+    }
+
+    fn publish(&self, next: Catalog, is_other_set: bool) {
+        self.current.store(Arc::new(next));
+        self.changes.send_modify(|n| *n += 1);
+        if is_other_set {
+            self.set_changes.send_modify(|n| *n += 1);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! One look into the plugins folder: which files would be functions, and whether they are the same as before.
+//!
+//! A look reads no file. Links are not followed, and only names that the rule allows are seen.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use baton_engine::COMPONENT_BYTES_MAX;
+use baton_model::{FunctionId, Name};
+
+/// The largest manifest or digest file.
+const TEXT_BYTES_MAX: u64 = 64 << 10;
+
+/// What says whether a file is the same as at the last look, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+/// The stamps of a component and of what stands beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamps {
+    component: Stamp,
+    manifest: Option<Stamp>,
+    digest: Option<Stamp>,
+}
+
+/// A file that would be a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) stamps: Stamps,
+}
+
+/// What one look saw.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) functions: BTreeMap<FunctionId, Found>,
+    /// The folders that hold functions: the one that was looked into, and its tenants'.
+    pub(crate) folders: Vec<PathBuf>,
+    /// Files that end in `.wasm` but are no functions, with the reason.
+    pub(crate) refused: Vec<(PathBuf, String)>,
+}
+
+/// The bytes of a function, read while nobody wrote them.
+pub(crate) struct Contents {
+    pub(crate) component: Vec<u8>,
+    pub(crate) manifest: Option<String>,
+    pub(crate) digest: Option<String>,
+}
+
+/// Looks into `folder`.
+pub(crate) fn look(folder: &Path) -> io::Result<Look> {
+    let mut look = Look::default();
+    look_into(folder, None, &mut look)?;
+    Ok(look)
+}
+
+fn look_into(folder: &Path, tenant: Option<&Name>, look: &mut Look) -> io::Result<()> {
+    look.folders.push(folder.to_owned());
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, file_name) = (entry.path(), entry.file_name());
+        let Some(file_name) = file_name.to_str() else {
+            look.refused.push((path, "its name is not UTF-8".to_owned()));
+            continue;
+        };
+        if file_name.starts_with('.') {
+            continue;
+        }
+        // It may have gone since the folder was listed.
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        match (file_name.strip_prefix('@'), file_name.strip_suffix(".wasm")) {
+            (Some(tenant_name), _) if tenant.is_none() && meta.is_dir() => match Name::parse(tenant_name) {
+                // A tenant's folder may go while it is listed; its functions are then missing, like any others.
+                Ok(name) => _ = look_into(&path, Some(&name), look),
+                Err(error) => look.refused.push((path, error.to_string())),
+            },
+            (_, Some(function_name)) => match found(&path, function_name, tenant, &meta) {
+                Ok((function, found)) => _ = look.functions.insert(function, found),
+                Err(reason) => look.refused.push((path, reason)),
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn found(path: &Path, name: &str, tenant: Option<&Name>, meta: &Metadata) -> Result<(FunctionId, Found), String> {
+    if !meta.is_file() {
+        return Err("it is no regular file, and links are not followed; copy the component itself here".to_owned());
+    }
+    let name = Name::parse(name).map_err(|error| error.to_string())?;
+    let function = match tenant {
+        Some(tenant) => FunctionId::new(tenant.clone(), name),
+        None => FunctionId::of_default_tenant(name),
+    };
+    let beside = |path: PathBuf| std::fs::symlink_metadata(path).ok().map(|meta| Stamp::of(&meta));
+    let stamps =
+        Stamps { component: Stamp::of(meta), manifest: beside(manifest_path(path)), digest: beside(digest_path(path)) };
+    Ok((function, Found { path: path.to_owned(), stamps }))
+}
+
+fn manifest_path(component: &Path) -> PathBuf {
+    component.with_extension("toml")
+}
+
+fn digest_path(component: &Path) -> PathBuf {
+    component.with_extension("wasm.sha256")
+}
+
+/// Reads what was found. None if it is not the same any more: somebody writes it.
+///
+/// # Errors
+/// A sentence for people, if it cannot be read or is too large.
+pub(crate) fn read(found: &Found) -> Result<Option<Contents>, String> {
+    let stamps = &found.stamps;
+    let bytes_max = u64::try_from(COMPONENT_BYTES_MAX).unwrap_or(u64::MAX);
+    if stamps.component.size > bytes_max {
+        return Err(format!("it has {} bytes, the limit is {bytes_max}", stamps.component.size));
+    }
+    let Some(component) = read_whole(&found.path, stamps.component, bytes_max)? else { return Ok(None) };
+    let text = |path: PathBuf, stamp: Option<Stamp>| match stamp {
+        None => Ok(Some(None)),
+        Some(stamp) => match read_whole(&path, stamp, TEXT_BYTES_MAX)? {
+            None => Ok(None),
+            Some(bytes) => String::from_utf8(bytes)
+                .map(|text| Some(Some(text)))
+                .map_err(|_| format!("{} is not UTF-8", path.display())),
+        },
+    };
+    let Some(manifest) = text(manifest_path(&found.path), stamps.manifest)? else { return Ok(None) };
+    let Some(digest) = text(digest_path(&found.path), stamps.digest)? else { return Ok(None) };
+    Ok(Some(Contents { component, manifest, digest }))
+}
+
+fn read_whole(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Option<Vec<u8>>, String> {
+    let fail = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+    let mut file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    let is_same = |file: &File| file.metadata().map(|meta| meta.is_file() && Stamp::of(&meta) == stamp);
+    if !is_same(&file).map_err(fail)? {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0));
+    file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let is_whole = u64::try_from(bytes.len()) == Ok(stamp.size);
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > bytes_max) {
+        return Err(format!("{} has more than {bytes_max} bytes", path.display()));
+    }
+    Ok((is_whole && is_same(&file).map_err(fail)?).then_some(bytes))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_folders_say_which_function_a_file_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| std::fs::write(folder.path().join(name), b"x").unwrap();
+        for dir in ["@acme", "hello", "@Bad"] {
+            std::fs::create_dir(folder.path().join(dir)).unwrap();
+        }
+        for name in ["hello.wasm", "@acme/resize.wasm", "hello/inner.wasm", ".hidden.wasm", "notes.txt", "Bad.wasm"] {
+            write(name);
+        }
+        std::os::unix::fs::symlink(folder.path().join("hello.wasm"), folder.path().join("link.wasm")).unwrap();
+        let look = look(folder.path()).unwrap();
+        let names: Vec<String> = look.functions.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["acme/resize", "default/hello"]);
+        assert_eq!(look.refused.len(), 3, "{:?}", look.refused);
+        assert_eq!(look.folders.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_changed_since_the_look_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hello.wasm");
+        std::fs::write(&path, b"one").unwrap();
+        let before = look(folder.path()).unwrap().functions.into_values().next().unwrap();
+        assert_eq!(read(&before).unwrap().unwrap().component, b"one");
+        std::fs::write(&path, b"three").unwrap();
+        assert!(read(&before).unwrap().is_none());
+        std::fs::remove_file(&path).unwrap();
+        assert!(read(&before).unwrap().is_none());
+    }
+}

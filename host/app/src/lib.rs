@@ -1,0 +1,33 @@
+//! The composition root of a host: its parts, how they run together, and how they end.
+//!
+//! Each long-running part is a struct made from its configuration with a `run` that ends when it is told to. What is
+//! decided about an outcome is in the model, what is said to Redis in the broker, how code runs in the engine.
+
+mod announcer;
+mod backoff;
+mod builder;
+mod catalog;
+mod clock;
+mod consumer;
+mod drain;
+pub mod embedded;
+mod flights;
+mod folder;
+mod guest_log;
+mod host;
+mod keeper;
+mod loading;
+mod manifest;
+mod promoter;
+mod reloader;
+mod renewer;
+mod runner;
+mod seats;
+mod signals;
+mod sweeper;
+mod tally;
+mod watch;
+
+pub use builder::Builder;
+pub use host::{Ended, HostConfig, run};
+pub use signals::Signals;

@@ -1,0 +1,108 @@
+//! Loading one function: read, check the pin, compile off the call path, try one instance.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_engine::Engine;
+use baton_model::{Digest, FunctionId, Limits, RetryPolicy};
+use tokio::sync::Semaphore;
+
+use crate::catalog::Revision;
+use crate::folder::{self, Contents, Found};
+use crate::manifest::Manifest;
+
+/// How a load ended.
+pub(crate) enum Ended {
+    /// It can take calls.
+    Loaded {
+        /// The new revision.
+        revision: Arc<Revision>,
+        /// From the stable file to here.
+        took: Duration,
+    },
+    /// It is what is loaded already.
+    Same,
+    /// The file changed while it was read.
+    Changed,
+    /// It is no function that this host runs.
+    Refused {
+        /// Which component, if it could be read.
+        digest: Option<Digest>,
+        /// The rule and the mend.
+        reason: String,
+    },
+}
+
+/// Loads functions, no more at once than the machine has cores.
+#[derive(Clone)]
+pub(crate) struct Loader {
+    engine: Engine,
+    limits: Limits,
+    retry: RetryPolicy,
+    turns: Arc<Semaphore>,
+}
+
+impl Loader {
+    pub(crate) fn new(engine: Engine, limits: Limits, retry: RetryPolicy) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { engine, limits, retry, turns: Arc::new(Semaphore::new(cores)) }
+    }
+
+    pub(crate) async fn load(&self, function: &FunctionId, found: Found, current: Option<Arc<Revision>>) -> Ended {
+        let started = Instant::now();
+        let _turn = self.turns.acquire().await;
+        let this = self.clone();
+        let name = function.clone();
+        let loaded = tokio::task::spawn_blocking(move || this.load_blocking(name, &found, current)).await;
+        let revision = match loaded {
+            Ok(Ok(revision)) => revision,
+            Ok(Err(ended)) => return ended,
+            Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
+        };
+        match revision.component.trial(&revision.limits).await {
+            Ok(()) => Ended::Loaded { revision, took: started.elapsed() },
+            Err(error) => Ended::Refused { digest: Some(revision.component.digest()), reason: error.to_string() },
+        }
+    }
+
+    fn load_blocking(
+        &self,
+        function: FunctionId,
+        found: &Found,
+        current: Option<Arc<Revision>>,
+    ) -> Result<Arc<Revision>, Ended> {
+        let refused = |digest, reason| Ended::Refused { digest, reason };
+        let contents = folder::read(found).map_err(|reason| refused(None, reason))?.ok_or(Ended::Changed)?;
+        let digest = Digest::of(&contents.component);
+        let of_this = |reason| refused(Some(digest), reason);
+        check_pin(&contents, digest).map_err(of_this)?;
+        let manifest = match &contents.manifest {
+            Some(text) => Manifest::parse(text).map_err(|e| of_this(format!("its manifest is wrong: {e}")))?,
+            None => Manifest::default(),
+        };
+        let of_manifest = |reason| of_this(format!("its manifest is wrong: {reason}"));
+        let limits = manifest.limits(&self.limits).map_err(of_manifest)?;
+        let retry = manifest.retry(&self.retry).map_err(of_manifest)?;
+        let component = match current {
+            Some(old) if old.component.digest() == digest => {
+                if old.limits == limits && old.retry == retry {
+                    return Err(Ended::Same);
+                }
+                old.component.clone()
+            }
+            _ => self.engine.load(&contents.component).map_err(|error| of_this(error.to_string()))?,
+        };
+        Ok(Arc::new(Revision::new(function, component, limits, retry)))
+    }
+}
+
+/// A pinned component must be the one that is named. The file is what `sha256sum` writes: the digest comes first.
+fn check_pin(contents: &Contents, digest: Digest) -> Result<(), String> {
+    let Some(text) = &contents.digest else { return Ok(()) };
+    let pinned = text.split_whitespace().next().and_then(Digest::parse);
+    match pinned {
+        Some(pinned) if pinned == digest => Ok(()),
+        Some(pinned) => Err(format!("it is pinned to {} by its .sha256 file; update one of the two", pinned.short())),
+        None => Err("its .sha256 file does not start with 64 hexadecimal digits; write it with sha256sum".to_owned()),
+    }
+}

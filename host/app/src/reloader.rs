@@ -1,0 +1,208 @@
+//! The reloader: keeps the catalog true to the plugins folder.
+//!
+//! Events are hints to look; the looks are the truth. A file is loaded when two looks found it unchanged, off the call
+//! path; only one that loads, exports the right things and comes to life once replaces its predecessor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_broker::Notice;
+use baton_model::{Digest, FunctionId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::News;
+use crate::catalog::Published;
+use crate::folder::{self, Found, Stamps};
+use crate::loading::{Ended, Loader};
+use crate::watch::{Depth, Watch};
+
+/// How far apart the two looks are between which a file must not change.
+const SETTLE: Duration = Duration::from_millis(10);
+/// How long a file must be away before its function is: editors delete and create.
+const GONE: Duration = Duration::from_secs(1);
+
+/// What the reloader is made from.
+pub(crate) struct Reloader {
+    pub(crate) folder: PathBuf,
+    pub(crate) rescan: Duration,
+    pub(crate) loader: Loader,
+    pub(crate) catalog: Arc<Published>,
+    pub(crate) news: mpsc::Sender<News>,
+    /// Set when everything that lay in the folder at the start was loaded or refused.
+    pub(crate) first_pass: watch::Sender<bool>,
+}
+
+/// What is known of the folder.
+#[derive(Default)]
+struct Known {
+    /// The state of each file that was dealt with: loaded or refused.
+    settled: BTreeMap<FunctionId, Stamps>,
+    /// Files that are new or changed, as the last look saw them, and when it did.
+    candidates: BTreeMap<FunctionId, (Stamps, Instant)>,
+    loading: BTreeSet<FunctionId>,
+    /// Functions whose file is away, since when.
+    missing: BTreeMap<FunctionId, Instant>,
+    /// Reasons that were said, so that each is said once.
+    said: BTreeSet<String>,
+}
+
+impl Reloader {
+    /// Follows the folder until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut watch = Watch::new(Depth::Files, |_| true);
+        let mut known = Known::default();
+        let mut loads: JoinSet<(FunctionId, Stamps, Ended)> = JoinSet::new();
+        let mut next_look = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(next_look) => {}
+                () = watch.hint() => {}
+                Some(ended) = loads.join_next() => {
+                    if let Ok((function, stamps, ended)) = ended {
+                        self.take(&mut known, &function, stamps, ended);
+                    }
+                }
+                () = stop.cancelled() => return,
+            }
+            next_look = Instant::now() + self.look(&mut known, &mut watch, &mut loads).await;
+            if known.candidates.is_empty() && known.loading.is_empty() {
+                self.first_pass.send_if_modified(|done| !std::mem::replace(done, true));
+            }
+        }
+    }
+
+    /// Looks once, starts what is to be loaded, and says when to look again at the latest.
+    async fn look(
+        &self,
+        known: &mut Known,
+        watch: &mut Watch,
+        loads: &mut JoinSet<(FunctionId, Stamps, Ended)>,
+    ) -> Duration {
+        let folder = self.folder.clone();
+        let look = match tokio::task::spawn_blocking(move || folder::look(&folder)).await {
+            Ok(Ok(look)) => look,
+            Ok(Err(error)) => {
+                let path = self.folder.display();
+                known.say(format!("the plugins folder {path} cannot be read: {error}; what is loaded stays"));
+                return self.rescan;
+            }
+            Err(_) => return self.rescan,
+        };
+        watch.follow(&look.folders);
+        for (path, reason) in look.refused {
+            known.say(format!("{} is no function: {reason}", path.display()));
+        }
+        let now = Instant::now();
+        let mut again = self.rescan;
+        again = again.min(self.note_missing(known, &look.functions, now));
+        for (function, found) in look.functions {
+            if known.settled.get(&function) == Some(&found.stamps) {
+                known.candidates.remove(&function);
+                continue;
+            }
+            let since = match known.candidates.get(&function) {
+                Some((stamps, since)) if *stamps == found.stamps => *since,
+                _ => now,
+            };
+            let is_stable = now.duration_since(since) >= SETTLE;
+            if is_stable && !known.loading.contains(&function) {
+                known.candidates.remove(&function);
+                known.loading.insert(function.clone());
+                self.load(function, found, loads);
+            } else {
+                known.candidates.insert(function, (found.stamps, since));
+                again = again.min(SETTLE);
+            }
+        }
+        again
+    }
+
+    fn load(&self, function: FunctionId, found: Found, loads: &mut JoinSet<(FunctionId, Stamps, Ended)>) {
+        let loader = self.loader.clone();
+        let current = self.catalog.snapshot().get(&function).cloned();
+        loads.spawn(async move {
+            let stamps = found.stamps;
+            let ended = loader.load(&function, found, current).await;
+            (function, stamps, ended)
+        });
+    }
+
+    /// Deals with a file that was loaded, or could not be.
+    fn take(&self, known: &mut Known, function: &FunctionId, stamps: Stamps, ended: Ended) {
+        known.loading.remove(function);
+        match ended {
+            // Somebody is writing it; the next look sees what it has become.
+            Ended::Changed => return,
+            Ended::Same => {}
+            Ended::Refused { digest, reason } => {
+                let serving = self.catalog.snapshot().get(function).map(|r| r.component.digest().short());
+                let stays = serving.map_or_else(String::new, |digest| format!("; {digest} keeps serving"));
+                let which = digest.map_or_else(String::new, |digest: Digest| format!(" ({})", digest.short()));
+                known.say(format!("{function}{which} is refused: {reason}{stays}"));
+            }
+            Ended::Loaded { revision, took } => {
+                let digest = revision.component.digest();
+                let replaces = self.catalog.snapshot().get(function).map(|old| old.component.digest().short());
+                self.catalog.put(revision.clone());
+                tracing::info!(
+                    %function, digest = %digest.short(), replaces, cached = revision.component.from_cache(),
+                    took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "function ready"
+                );
+                self.tell(Notice::Ready, function, Some(digest));
+            }
+        }
+        known.settled.insert(function.clone(), stamps);
+    }
+
+    /// Takes out functions whose file has been away for long enough; says when to look again.
+    fn note_missing(&self, known: &mut Known, found: &BTreeMap<FunctionId, Found>, now: Instant) -> Duration {
+        known.candidates.retain(|function, _| found.contains_key(function));
+        known.missing.retain(|function, _| !found.contains_key(function));
+        let mut again = Duration::MAX;
+        let settled: Vec<FunctionId> = known.settled.keys().filter(|f| !found.contains_key(f)).cloned().collect();
+        for function in settled {
+            let since = *known.missing.entry(function.clone()).or_insert(now);
+            let left = (since + GONE).saturating_duration_since(now);
+            if !left.is_zero() {
+                again = again.min(left);
+                continue;
+            }
+            known.missing.remove(&function);
+            known.settled.remove(&function);
+            let digest = self.catalog.snapshot().get(&function).map(|revision| revision.component.digest());
+            if digest.is_some() {
+                self.catalog.remove(&function);
+                tracing::info!(%function, "function removed with its file; calls that come now wait for it");
+                self.tell(Notice::Offline, &function, digest);
+            }
+        }
+        again
+    }
+
+    fn tell(&self, notice: Notice, function: &FunctionId, digest: Option<Digest>) {
+        // News are hints. When so many wait that there is no room, nobody misses one.
+        _ = self.news.try_send(News { notice, function: function.clone(), digest });
+    }
+}
+
+impl Known {
+    fn say(&mut self, sentence: String) {
+        if !self.said.contains(&sentence) {
+            tracing::warn!("{sentence}");
+            self.said.insert(sentence);
+        }
+    }
+}
+
+/// The folder, made if it is not there: a host with nothing to do is a host that waits for its first function.
+///
+/// # Errors
+/// The system's word, if it cannot be made.
+pub(crate) fn ensure_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)
+}

@@ -1,0 +1,292 @@
+//! The corridor of one call: pin the revision, execute, decide, hand over to the settler.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_broker::{Delivery, Incoming, Malformed, Queue, Settled, Settlement, Verdict};
+use baton_engine::Invocation;
+use baton_model::{
+    Call, CallError, Digest, Disposition, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy, Status,
+    decide,
+};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::catalog::{Published, Revision};
+use crate::clock::now_ms;
+use crate::flights::{Boarding, FlightKey, Flights};
+use crate::guest_log::GuestLog;
+use crate::seats::Seat;
+use crate::tally::Tally;
+
+/// What comes back with a verdict: the seat becomes free, the flight ends.
+pub(crate) struct Ticket {
+    key: FlightKey,
+    outcome: &'static str,
+    _seat: Option<Seat>,
+}
+
+/// Runs calls.
+pub(crate) struct Runner {
+    pub(crate) host: HostId,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) catalog: Arc<Published>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) tally: Arc<Tally>,
+    /// How long a call waits that this host has read but cannot run.
+    pub(crate) hand_back_after: Duration,
+}
+
+/// The way to the settler.
+pub(crate) type ToSettler = mpsc::Sender<Settled<Ticket>>;
+
+impl Runner {
+    /// Starts calls that were read, each on its seat. Returns when each has ended, or has a task of its own because
+    /// it waits for something.
+    pub(crate) async fn start(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+        for (incoming, seat) in batch {
+            match incoming {
+                Incoming::Call(delivery) => self.start_one(delivery, seat, settler).await,
+                Incoming::Malformed(function, lease, malformed) => {
+                    self.bury_malformed(function, lease, malformed, seat, settler).await;
+                }
+            }
+        }
+    }
+
+    async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler) {
+        let key = FlightKey::of(&delivery);
+        match self.flights.board(&delivery) {
+            Boarding::Boarded => {}
+            Boarding::Twice => return,
+        }
+        let revision = self.catalog.snapshot().get(&delivery.call.function).cloned();
+        let Some(revision) = revision else {
+            // The function was taken out between the read and now. The call waits, as those in the stream do.
+            return self.hand_back(delivery, seat, Some(self.hand_back_after), settler).await;
+        };
+        let inline = revision.is_quick();
+        let attempt = self.clone().attempt(delivery, seat, revision, settler.clone());
+        let mut attempt: BoxFuture<'static, ()> = attempt.boxed();
+        // Most calls end the first time they are asked. Only one that waits, or usually takes its time, is worth a task.
+        if inline && futures_util::poll!(&mut attempt).is_ready() {
+            return;
+        }
+        let task = tokio::spawn(attempt);
+        self.flights.can_be_stopped_by(&key, task.abort_handle());
+    }
+
+    async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
+        let Delivery { call, lease } = delivery;
+        let key = FlightKey { function: call.function.clone(), entry: lease.entry };
+        if let Some(document) = self.earlier_result(&call).await {
+            if self.flights.begin_settling(&key) {
+                let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
+                let ticket = Ticket { key, outcome: "sent twice", _seat: Some(seat) };
+                send(&settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
+            }
+            return;
+        }
+        let started_ms = now_ms();
+        let started = Instant::now();
+        let log = Arc::new(GuestLog::new(call.clone()));
+        let invocation = Invocation { call: call.clone(), limits: revision.limits, log };
+        let outcome = revision.component.execute(invocation).await;
+        let took = started.elapsed();
+        revision.took(took);
+
+        if !self.flights.begin_settling(&key) {
+            // The lease was lost, or the call was handed back, while the attempt ran. Another attempt has the word.
+            return;
+        }
+        let digest = revision.component.digest();
+        let word = outcome_word(&outcome);
+        tracing::debug!(
+            target: "baton::call",
+            function = %call.function, call = %call.id, attempt = call.attempt, outcome = word,
+            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %digest.short(),
+            failure = failure_text(&outcome), "call ended"
+        );
+        let run = Run { started_ms: Some(started_ms), digest: Some(digest) };
+        let settlement = self.settlement(&call, outcome, &revision.retry, run);
+        let ticket = Ticket { key, outcome: word, _seat: Some(seat) };
+        send(&settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
+    }
+
+    /// The same id is the same call: what was sent before under the caller's own id is not run again. Calls without an
+    /// id of their own cost no look.
+    async fn earlier_result(&self, call: &Call) -> Option<Vec<u8>> {
+        if !call.id_is_own {
+            return None;
+        }
+        // When Redis cannot say, the call runs; the first result stands in any case.
+        self.queue.result(&call.function, &call.id).await.ok().flatten()
+    }
+
+    fn settlement(&self, call: &Call, outcome: Outcome, retry: &RetryPolicy, run: Run) -> Settlement {
+        let document = |status, error, media_type: String, payload: Bytes| {
+            let mut document = ResultDocument::new(status, call.id.clone(), media_type, payload);
+            document.error = error;
+            document.attempts = call.attempt;
+            document.digest = run.digest;
+            document.host = Some(self.host.clone());
+            document.accepted_ms = call.accepted_ms;
+            document.started_ms = run.started_ms;
+            document.finished_ms = now_ms();
+            document.encode()
+        };
+        let plain = || "application/json".to_owned();
+        match decide(outcome, call.attempt, retry, rand::random()) {
+            Disposition::Answer(reply) => Settlement::Finish {
+                id: call.id.clone(),
+                document: document(Status::Ok, None, reply.media_type, reply.body),
+                reply: call.reply.clone(),
+            },
+            Disposition::Fail(status, error) => Settlement::Finish {
+                id: call.id.clone(),
+                document: document(status, Some(error), plain(), Bytes::new()),
+                reply: call.reply.clone(),
+            },
+            Disposition::Retry { after, error } => {
+                tracing::info!(
+                    function = %call.function, call = %call.id, attempt = call.attempt,
+                    after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), error = %error.message, "call will be tried again"
+                );
+                Settlement::Requeue {
+                    id: call.id.clone(),
+                    attempt: call.attempt.saturating_add(1),
+                    accepted_ms: call.accepted_ms,
+                    after: Some(after),
+                }
+            }
+            Disposition::Bury { reason, error } => {
+                tracing::warn!(
+                    function = %call.function, call = %call.id, attempt = call.attempt, reason, error = %error.message,
+                    "call given up; it lies among the dead letters"
+                );
+                let message = error.message.clone();
+                Settlement::Bury {
+                    id: call.id.clone(),
+                    document: document(Status::Dead, Some(error), plain(), Bytes::new()),
+                    reply: call.reply.clone(),
+                    reason: reason.to_owned(),
+                    error: message,
+                    attempts: call.attempt,
+                    digest: run.digest,
+                }
+            }
+        }
+    }
+
+    async fn bury_malformed(
+        &self,
+        function: FunctionId,
+        lease: Lease,
+        malformed: Malformed,
+        seat: Seat,
+        settler: &ToSettler,
+    ) {
+        let (reason, detail) = (malformed.reason.as_str(), &malformed.detail);
+        tracing::warn!(%function, entry = %lease.entry, reason, detail, "an entry is no call; it lies among the dead letters");
+        let error = CallError { code: reason.to_owned(), message: detail.clone() };
+        let mut document =
+            ResultDocument::new(Status::Dead, malformed.id.clone(), "application/json".to_owned(), Bytes::new());
+        document.error = Some(error);
+        document.host = Some(self.host.clone());
+        document.accepted_ms = lease.entry.ms();
+        document.finished_ms = now_ms();
+        let settlement = Settlement::of_malformed(malformed, document.encode());
+        let key = FlightKey { function: function.clone(), entry: lease.entry };
+        let ticket = Ticket { key, outcome: reason, _seat: Some(seat) };
+        send(settler, Settled { function, lease, settlement, ticket }).await;
+    }
+
+    async fn hand_back(&self, delivery: Delivery, seat: Seat, after: Option<Duration>, settler: &ToSettler) {
+        if self.flights.begin_settling(&FlightKey::of(&delivery)) {
+            let attempt = delivery.call.attempt;
+            self.requeue(delivery, Some(seat), attempt, after, settler).await;
+        }
+    }
+
+    /// Gives back a call whose attempt was stopped. A successor can start it at once.
+    pub(crate) async fn hand_over(&self, delivery: Delivery, settler: &ToSettler) {
+        let attempt = delivery.call.attempt.saturating_add(1);
+        self.requeue(delivery, None, attempt, None, settler).await;
+    }
+
+    async fn requeue(
+        &self,
+        delivery: Delivery,
+        seat: Option<Seat>,
+        attempt: u32,
+        after: Option<Duration>,
+        settler: &ToSettler,
+    ) {
+        let key = FlightKey::of(&delivery);
+        let Delivery { call, lease } = delivery;
+        let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
+        let ticket = Ticket { key, outcome: "handed back", _seat: seat };
+        send(settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
+    }
+
+    /// What the settler says about a ticket. Returns the function if a call of it waits for its time now, with when
+    /// that is.
+    pub(crate) fn settled(&self, ticket: Ticket, verdict: Verdict) -> Option<(FunctionId, u64)> {
+        let Ticket { key, outcome, _seat } = ticket;
+        self.flights.land(&key);
+        self.tally.count(outcome, verdict);
+        match verdict {
+            Verdict::Done { due_ms: 0 } | Verdict::Duplicate => None,
+            Verdict::Done { due_ms } => Some((key.function, due_ms)),
+            Verdict::Fenced => {
+                tracing::warn!(function = %key.function, entry = %key.entry, "late result refused: another host holds the call");
+                None
+            }
+            Verdict::Refused => None,
+        }
+    }
+}
+
+/// What an attempt leaves for the result document.
+struct Run {
+    started_ms: Option<u64>,
+    digest: Option<Digest>,
+}
+
+async fn send(settler: &ToSettler, settled: Settled<Ticket>) {
+    if settler.send(settled).await.is_err() {
+        // Only at the very end of a drain: the entry stays pending, and its lease lapses.
+        tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
+    }
+}
+
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Replied(_) => "ok",
+        Outcome::Rejected(_) => "rejected",
+        Outcome::RetryAsked { .. } => "retry",
+        Outcome::Trapped { .. } => "trap",
+        Outcome::Exited { .. } => "exit",
+        Outcome::TimedOut { .. } => "timeout",
+        Outcome::DeadlinePassed => "expired",
+        Outcome::OutOfMemory { .. } => "memory",
+        Outcome::ResultTooLarge { .. } => "result-too-large",
+        Outcome::HostFault { .. } => "host-fault",
+    }
+}
+
+/// Why there is no answer, in one line; empty if there is one.
+fn failure_text(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Rejected(refusal) => &refusal.message,
+        Outcome::RetryAsked { message, .. } | Outcome::Trapped { message } | Outcome::HostFault { message } => message,
+        Outcome::Replied(_)
+        | Outcome::Exited { .. }
+        | Outcome::TimedOut { .. }
+        | Outcome::DeadlinePassed
+        | Outcome::OutOfMemory { .. }
+        | Outcome::ResultTooLarge { .. } => "",
+    }
+}

@@ -1,0 +1,64 @@
+//! Seats: the permits for attempts. Whoever brings a call into this host has taken a seat for it first.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The permit for one attempt, or for several that are about to be split.
+pub(crate) struct Seat(OwnedSemaphorePermit);
+
+impl Seat {
+    /// How many attempts this permits.
+    pub(crate) fn count(&self) -> usize {
+        self.0.num_permits()
+    }
+
+    /// Takes one seat out of this. None if there is none left.
+    pub(crate) fn split_one(&mut self) -> Option<Seat> {
+        self.0.split(1).map(Seat)
+    }
+}
+
+/// All seats of this host.
+#[derive(Clone)]
+pub(crate) struct Seats {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Seats {
+    pub(crate) fn new(total: u32) -> Self {
+        Self { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    pub(crate) fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Waits for a free seat, in turn, then takes as many more as are free, `most` in all.
+    pub(crate) async fn take_up_to(&self, most: u32) -> Seat {
+        let mut seats = self.one().await;
+        for _ in 0..4 {
+            let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
+            let more = free.min(most.saturating_sub(1));
+            // Somebody may be quicker; then it is looked at again.
+            match self.free.clone().try_acquire_many_owned(more) {
+                Ok(rest) => {
+                    seats.merge(rest);
+                    break;
+                }
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        Seat(seats)
+    }
+
+    /// Takes a seat only if one is free.
+    pub(crate) fn try_one(&self) -> Option<Seat> {
+        self.free.clone().try_acquire_owned().ok().map(Seat)
+    }
+
+    async fn one(&self) -> OwnedSemaphorePermit {
+        self.free.clone().acquire_owned().await.expect("the seats are never closed")
+    }
+}

@@ -1,0 +1,198 @@
+//! What may be typed. Text becomes types here; what it means is the commands'.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baton_model::{CallId, FunctionId};
+use clap::{Parser, Subcommand};
+
+/// Functions in WebAssembly, called through Redis, replaced while they run.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Redis: redis://HOST:PORT/DB or unix:///PATH [default: the embedded server of --data; env: REDIS_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// Where the embedded Redis and the compile cache live [default: .baton]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A settings file [default: baton.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the functions in the plugins folder until a signal ends it
+    Serve(Serve),
+    /// The same for development: rebuild plugin crates when their sources change, and show each call
+    Dev(Serve),
+    /// Call a function and print its answer
+    Call(Call),
+    /// Send a call without waiting, and print its id
+    Send(Send),
+    /// Print the result of a call that was sent
+    Get(Get),
+    /// List functions and hosts
+    Ps(Listing),
+    /// Say what a host would say of a component
+    Check(Check),
+    /// Look for what would keep Baton from working well here, and say how to mend it
+    Doctor(Doctor),
+}
+
+/// The short form of `--data-dir`, for commands where `--data` is not the input of a call.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DataDir {
+    /// The same as --data-dir
+    #[arg(long = "data", id = "directory", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The folder of functions [default: plugins]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plugins: Option<PathBuf>,
+    /// How long calls in flight may go on after the signal to end [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) drain_timeout: Option<Duration>,
+    /// How many calls run at once, at the most [default: 512]
+    #[arg(long, value_name = "N")]
+    pub(crate) seats: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Input {
+    /// The function: NAME or TENANT/NAME
+    pub(crate) function: FunctionId,
+    /// The input: JSON as it is, @FILE for a file's bytes, - for standard input [default: nothing]
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    pub(crate) data: Option<String>,
+    /// Media type of the input [default: application/json]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) r#type: Option<String>,
+    /// An id of your own: the same id again is the same call
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<CallId>,
+    /// After how long the answer is of no use; a call past it is not started
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// A header for the function: x-NAME=VALUE; may be repeated
+    #[arg(long, value_name = "x-NAME=VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Call {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// How long to wait for the answer; the call goes on all the same
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    pub(crate) timeout: Duration,
+    /// Print the whole result document as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The call's id
+    pub(crate) id: CallId,
+    /// The function that was called [default: any that has a result under the id]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<FunctionId>,
+    /// Wait so long for the result
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
+    pub(crate) wait: Duration,
+    /// Print the whole result document as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listing {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// The component
+    #[arg(value_name = "FILE.wasm")]
+    pub(crate) file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The folder of functions [default: plugins]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plugins: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Command {
+    /// The data directory in the command's own words, where it has such words.
+    pub(crate) fn data_dir(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Serve(serve) | Self::Dev(serve) => serve.dir.data.as_ref(),
+            Self::Get(get) => get.dir.data.as_ref(),
+            Self::Ps(listing) => listing.dir.data.as_ref(),
+            Self::Doctor(doctor) => doctor.dir.data.as_ref(),
+            Self::Call(_) | Self::Send(_) | Self::Check(_) => None,
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 500ms, 30s or 2m"))
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if name.starts_with("x-") => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a header is x-NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,10 @@
+//! One file for each command.
+
+pub(crate) mod call;
+pub(crate) mod check;
+pub(crate) mod dev;
+pub(crate) mod doctor;
+pub(crate) mod get;
+pub(crate) mod ps;
+pub(crate) mod send;
+pub(crate) mod serve;

@@ -1,0 +1,45 @@
+//! `baton serve`: a host.
+
+use baton_app::embedded::Embedded;
+use baton_app::{Ended, Signals};
+use baton_engine::CompileSpeed;
+
+use crate::args::{Common, Serve};
+use crate::exit::Exit;
+use crate::logging::{self, Style};
+use crate::settings::Settings;
+
+pub(crate) async fn run(common: &Common, serve: &Serve) -> anyhow::Result<Exit> {
+    let settings = Settings::read(common)?;
+    logging::start(Style::Serve)?;
+    host(&settings, serve, CompileSpeed::Full, |_| {}).await
+}
+
+/// Runs a host, and the embedded Redis if no URL was given. `ready` gets the URL once calls are taken.
+pub(crate) async fn host(
+    settings: &Settings,
+    serve: &Serve,
+    compile: CompileSpeed,
+    ready: impl FnOnce(&str),
+) -> anyhow::Result<Exit> {
+    // Caught before anything is started, so that nothing is left running.
+    let mut signals = Signals::catch()?;
+    let embedded = match settings.redis_url() {
+        Some(_) => None,
+        None => Some(Embedded::start(settings.data()).await?),
+    };
+    let url = embedded.as_ref().map_or_else(|| settings.redis_url().unwrap_or_default(), Embedded::url).to_owned();
+    let config = settings.host(&url, serve, compile);
+    let ended = baton_app::run(config, &mut signals, || {
+        tracing::info!("ready");
+        ready(&url);
+    })
+    .await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    Ok(match ended? {
+        Ended::InOrder => Exit::Ok,
+        Ended::AtOnce | Ended::ByFault => Exit::Failed,
+    })
+}

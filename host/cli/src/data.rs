@@ -1,0 +1,106 @@
+//! Input and results as they are typed and printed.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use baton_broker::SendOptions;
+use baton_model::{CallId, FunctionId, ResultDocument, Status};
+use serde_json::{Value, json};
+
+use crate::args::Input;
+use crate::exit::{Exit, UsageError};
+
+/// The input's bytes, and what is said with them.
+pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
+    let payload = match input.data.as_deref() {
+        None => Vec::new(),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+            bytes
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => std::fs::read(path).map_err(|error| UsageError(format!("cannot read {path}: {error}")))?,
+            None => {
+                inline(text, input.r#type.as_deref())?;
+                text.as_bytes().to_vec()
+            }
+        },
+    };
+    let deadline_ms = input.deadline.map(|after| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from((now + after).as_millis()).unwrap_or(u64::MAX)
+    });
+    let options = SendOptions {
+        id: input.id.clone(),
+        media_type: input.r#type.clone(),
+        deadline_ms,
+        headers: input.header.clone(),
+    };
+    Ok((payload, options))
+}
+
+/// What is typed as JSON should be JSON: a quoting slip of the shell is told here, and not by the function.
+fn inline(text: &str, media_type: Option<&str>) -> anyhow::Result<()> {
+    if media_type.is_none_or(|media_type| media_type == "application/json")
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text)
+    {
+        return Err(UsageError(format!(
+            "--data is not JSON ({error}); quote it as in --data '{{\"name\":\"Ada\"}}', or say what it is, as in \
+             --type text/plain"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Prints a result and says how the command ends.
+pub(crate) fn print_result(function: &FunctionId, result: &ResultDocument, as_json: bool) -> anyhow::Result<Exit> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{}", whole(function, result)?)?;
+    } else if result.status == Status::Ok {
+        out.write_all(&result.payload)?;
+        // Text gets its line end; other bytes only on a terminal, so that a pipe gets the answer alone.
+        let is_text = result.media_type.starts_with("text/") || result.media_type.starts_with("application/json");
+        if (is_text || out.is_terminal()) && !result.payload.ends_with(b"\n") {
+            writeln!(out)?;
+        }
+    }
+    out.flush()?;
+    if result.status == Status::Ok {
+        return Ok(Exit::Ok);
+    }
+    if !as_json && let Some(error) = &result.error {
+        eprintln!("{function} {}: {} ({}), call {}", result.status, error.message, error.code, result.id);
+    }
+    Ok(Exit::Failed)
+}
+
+/// The result document as one object: the fields of its line, the function, and the payload in the plainest form.
+fn whole(function: &FunctionId, result: &ResultDocument) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(result)?;
+    value["function"] = json!(function);
+    match serde_json::from_slice::<Value>(&result.payload) {
+        Ok(payload) if result.media_type.starts_with("application/json") => value["payload"] = payload,
+        _ => match std::str::from_utf8(&result.payload) {
+            Ok(text) => value["payload"] = json!(text),
+            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(&result.payload)),
+        },
+    }
+    Ok(value)
+}
+
+/// Says that there is no result yet, and how to get it later.
+pub(crate) fn no_answer(function: &FunctionId, id: &CallId) -> Exit {
+    eprintln!("no answer yet; it will be under: baton get {id} --function {function} --wait 60s");
+    Exit::NoAnswer
+}
+
+/// A reply channel of this process alone.
+pub(crate) fn reply_channel() -> baton_model::ReplyTo {
+    let text = format!("cli-{}-{:016x}", std::process::id(), rand::random::<u64>());
+    baton_model::ReplyTo::parse(&text).expect("it is short and printable")
+}

@@ -1,0 +1,45 @@
+//! The command line: arguments become settings, settings become a host or a question to Redis, and that an exit code.
+
+mod args;
+mod commands;
+mod data;
+mod exit;
+mod logging;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let exit = runtime.block_on(dispatch(args)).unwrap_or_else(|error| exit::report(&error));
+    // A blocking compile must not hold up the end.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn dispatch(args: Args) -> anyhow::Result<Exit> {
+    let mut common = args.common;
+    common.data_dir = args.command.data_dir().cloned().or(common.data_dir);
+    match args.command {
+        Command::Serve(serve) => commands::serve::run(&common, &serve).await,
+        Command::Dev(serve) => commands::dev::run(&common, &serve).await,
+        Command::Call(call) => commands::call::run(&common, &call).await,
+        Command::Send(send) => commands::send::run(&common, &send).await,
+        Command::Get(get) => commands::get::run(&common, &get).await,
+        Command::Ps(ps) => commands::ps::run(&common, &ps).await,
+        Command::Check(check) => commands::check::run(&common, &check).await,
+        Command::Doctor(doctor) => commands::doctor::run(&common, &doctor).await,
+    }
+}

@@ -1,0 +1,258 @@
+//! Settings: arguments over `BATON_SECTION__KEY` over the settings file over defaults. The only file that reads the
+//! environment.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use baton_app::{HostConfig, embedded};
+use baton_broker::BrokerConfig;
+use baton_engine::CompileSpeed;
+use baton_model::{Limits, RetryPolicy};
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+
+use crate::args::{Common, Serve};
+use crate::exit::UsageError;
+
+/// The settings file that is read if it is there.
+const FILE: &str = "baton.toml";
+
+/// Everything that can be set. Each part of the host gets its own from this; none of them knows this.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    redis: Redis,
+    data: Data,
+    plugins: Plugins,
+    calls: Calls,
+    retry: Retry,
+    drain: Drain,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Redis {
+    url: Option<String>,
+    prefix: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Data {
+    dir: PathBuf,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: PathBuf::from(".baton") }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Plugins {
+    dir: PathBuf,
+    rescan_ms: u64,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("plugins"), rescan_ms: 2000 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Calls {
+    seats: u32,
+    lease_ms: u64,
+    result_ttl_ms: u64,
+    payload_bytes_max: usize,
+    time_max_ms: u64,
+    memory_bytes_max: usize,
+    result_bytes_max: usize,
+    log_bytes_max: usize,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            seats: 512,
+            lease_ms: 30_000,
+            result_ttl_ms: 3_600_000,
+            payload_bytes_max: 1 << 20,
+            time_max_ms: u64::try_from(limits.time_max.as_millis()).unwrap_or(u64::MAX),
+            memory_bytes_max: limits.memory_bytes_max,
+            result_bytes_max: limits.result_bytes_max,
+            log_bytes_max: limits.log_bytes_max,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Retry {
+    attempts_max: Option<u32>,
+    backoff_base_ms: Option<u64>,
+    backoff_max_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Drain {
+    timeout_ms: u64,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout_ms: 30_000 }
+    }
+}
+
+impl Settings {
+    /// Reads the settings file and the environment.
+    ///
+    /// # Errors
+    /// A [`UsageError`] that names the key, the rule and where it was set.
+    pub(crate) fn read(common: &Common) -> anyhow::Result<Self> {
+        let file = match &common.config {
+            Some(path) => File::from(path.as_path()).format(FileFormat::Toml),
+            None => File::from(Path::new(FILE)).format(FileFormat::Toml).required(false),
+        };
+        // Only BATON_SECTION__KEY is a setting; other names that start alike are not ours to refuse.
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        let ours = variables.filter(|(name, _)| name.starts_with("BATON_") && name.contains("__"));
+        let ours = ours.filter_map(|(name, value)| Some((name, value.into_string().ok()?))).collect();
+        let environment = Environment::with_prefix("BATON")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(ours));
+        let read = Config::builder().add_source(file).add_source(environment).build();
+        let mut settings: Self = read
+            .and_then(Config::try_deserialize)
+            .map_err(|error| UsageError(format!("the settings are wrong: {error}")))?;
+        settings.redis.url =
+            settings.redis.url.or_else(|| std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()));
+        if let Some(url) = &common.redis {
+            settings.redis.url = Some(url.clone());
+        }
+        if let Some(data) = &common.data_dir {
+            settings.data.dir.clone_from(data);
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let calls = &self.calls;
+        let wrong = |key: &str, rule: &str| Err(UsageError(format!("the setting {key} {rule}")).into());
+        if calls.seats == 0 || calls.seats > 10_000 {
+            return wrong("calls.seats", "must be 1 to 10000; more instances do not fit into one process");
+        }
+        if calls.lease_ms < 100 {
+            return wrong("calls.lease_ms", "must be at least 100; a shorter lease lapses before it can be renewed");
+        }
+        if calls.time_max_ms == 0 || calls.memory_bytes_max < 65_536 {
+            return wrong("calls.time_max_ms", "must be above 0, and calls.memory_bytes_max at least 65536");
+        }
+        if self.retry.attempts_max == Some(0) {
+            return wrong("retry.attempts_max", "must be at least 1; the first attempt counts");
+        }
+        if let Some(prefix) = &self.redis.prefix
+            && (prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)))
+        {
+            return wrong("redis.prefix", "must be letters, digits, -, _, . and : only");
+        }
+        Ok(())
+    }
+
+    /// Where the embedded Redis and the cache live.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data.dir
+    }
+
+    /// The folder of functions.
+    pub(crate) fn plugins(&self) -> &Path {
+        &self.plugins.dir
+    }
+
+    /// The URL that was given. None asks for the embedded server.
+    pub(crate) fn redis_url(&self) -> Option<&str> {
+        self.redis.url.as_deref()
+    }
+
+    /// What an attempt may use.
+    pub(crate) fn limits(&self) -> Limits {
+        let calls = &self.calls;
+        Limits {
+            time_max: Duration::from_millis(calls.time_max_ms),
+            memory_bytes_max: calls.memory_bytes_max,
+            result_bytes_max: calls.result_bytes_max,
+            log_bytes_max: calls.log_bytes_max,
+        }
+    }
+
+    /// How to deal with the Redis at `url`.
+    pub(crate) fn broker(&self, url: &str) -> BrokerConfig {
+        let mut broker = BrokerConfig::new(url);
+        if let Some(prefix) = &self.redis.prefix {
+            broker.prefix.clone_from(prefix);
+        }
+        broker.lease = Duration::from_millis(self.calls.lease_ms);
+        broker.result_ttl = Duration::from_millis(self.calls.result_ttl_ms);
+        broker.payload_bytes_max = self.calls.payload_bytes_max;
+        broker
+    }
+
+    /// How a caller deals with Redis: the URL that was given, or the embedded server that a host runs here.
+    ///
+    /// # Errors
+    /// A sentence with the mend, if no URL was given and no host runs here.
+    pub(crate) fn caller(&self) -> anyhow::Result<BrokerConfig> {
+        if let Some(url) = self.redis_url() {
+            return Ok(self.broker(url));
+        }
+        let data = self.data();
+        let here = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+        if !embedded::socket_path(&here).exists() {
+            return Err(baton_broker::BrokerError::Unreachable(format!(
+                "no host runs with the data directory {}; start one with `baton serve`, or give a --redis URL",
+                data.display()
+            ))
+            .into());
+        }
+        Ok(self.broker(&embedded::url(&here)))
+    }
+
+    /// A host at the Redis at `url`.
+    pub(crate) fn host(&self, url: &str, serve: &Serve, compile: CompileSpeed) -> HostConfig {
+        let retry = RetryPolicy::default();
+        HostConfig {
+            broker: self.broker(url),
+            plugins: serve.plugins.clone().unwrap_or_else(|| self.plugins.dir.clone()),
+            data: self.data.dir.clone(),
+            seats: serve.seats.unwrap_or(self.calls.seats),
+            limits: self.limits(),
+            retry: RetryPolicy {
+                attempts_max: self.retry.attempts_max.unwrap_or(retry.attempts_max),
+                backoff_base: self.retry.backoff_base_ms.map_or(retry.backoff_base, Duration::from_millis),
+                backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
+            },
+            drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
+            rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),
+            compile,
+        }
+    }
+}
+
+/// What `RUST_LOG` says, if anything.
+pub(crate) fn log_filter() -> Option<String> {
+    std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
+/// Whether colours are unwanted, as in <https://no-color.org>.
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
