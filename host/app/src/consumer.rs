@@ -7,6 +7,7 @@ use std::time::Duration;
 use baton_broker::{BrokerError, Incoming, Queue, ReadEnd, Reader, ReaderWaker};
 use baton_model::FunctionId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -59,6 +60,8 @@ struct Plan {
     all: ReadEnd,
     hot: ReadEnd,
     hot_reads: u32,
+    /// When to try again to read functions that Redis did not let be read.
+    look_again: Option<Instant>,
 }
 
 impl Consumer {
@@ -69,6 +72,7 @@ impl Consumer {
             all: ReadEnd::default(),
             hot: ReadEnd::default(),
             hot_reads: 0,
+            look_again: None,
         };
         plan.changes.mark_changed();
         let mut backoff = Backoff::new("reading calls");
@@ -133,16 +137,14 @@ impl Consumer {
         if stop.is_cancelled() {
             return Ok(Step::Stop);
         }
-        if plan.changes.has_changed().unwrap_or(false) {
+        if plan.changes.has_changed().unwrap_or(false) || plan.look_again.is_some_and(|at| at <= Instant::now()) {
             plan.changes.mark_unchanged();
-            let functions: Vec<FunctionId> = catalog.snapshot().functions().cloned().collect();
-            queue.ensure_groups(&functions).await.inspect_err(|_| plan.changes.mark_changed())?;
-            plan.all = ReadEnd::new(queue.keys(), functions);
-            plan.hot = ReadEnd::default();
+            plan.renew(queue, catalog).await.inspect_err(|_| plan.changes.mark_changed())?;
         }
         if plan.all.functions().is_empty() {
             tokio::select! {
                 _ = plan.changes.changed() => plan.changes.mark_changed(),
+                () = tokio::time::sleep(BLOCK) => {}
                 () = stop.cancelled() => {}
             }
             return Ok(Step::Read(Vec::new(), seats.take_up_to(1).await));
@@ -172,6 +174,21 @@ enum Step {
 }
 
 impl Plan {
+    /// Takes the catalog's functions in. One whose stream cannot be read is left out, so that the others can.
+    async fn renew(&mut self, queue: &Queue, catalog: &Published) -> Result<(), BrokerError> {
+        let mut functions: Vec<FunctionId> = catalog.snapshot().functions().cloned().collect();
+        let refused = queue.ensure_groups(&functions).await?;
+        for (function, reason) in &refused {
+            let key = queue.keys().calls(function);
+            tracing::error!(%function, reason, "its calls cannot be read; delete the key {key} or rename the function");
+        }
+        functions.retain(|function| refused.iter().all(|(bad, _)| bad != function));
+        self.look_again = (!refused.is_empty()).then(|| Instant::now() + BLOCK);
+        self.all = ReadEnd::new(queue.keys(), functions);
+        self.hot = ReadEnd::default();
+        Ok(())
+    }
+
     /// Reads for so many seats. Redis counts by stream, so the seats are shared out: among the busy functions, read
     /// without waiting, while they fill their share; among all otherwise.
     async fn read(&mut self, reader: &mut Reader, queue: &Queue, seats: usize) -> Result<Vec<Incoming>, BrokerError> {

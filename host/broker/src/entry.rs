@@ -231,7 +231,9 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read_fields(fields: &[(&str, &[u8])]) -> Result<Call, Malformed> {
+    type RawFields<'a> = &'a [(&'a str, &'a [u8])];
+
+    fn read_fields(fields: RawFields<'_>) -> Result<Call, Malformed> {
         let flat = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
         read(&"default/echo".parse().unwrap(), EntryId::parse("1700000000000-3").unwrap(), flat, 16)
     }
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_named_with_its_field() {
         let long = vec![b'a'; 129];
-        let table: &[(&[(&str, &[u8])], &str)] = &[
+        let table: &[(RawFields<'_>, &str)] = &[
             (&[("id", b"a")], "`payload` is missing"),
             (&[("payload", b""), ("payload", b"")], "`payload` is there twice"),
             (&[("payload", b""), ("colour", b"red")], "\"colour\" is unknown"),

@@ -84,24 +84,31 @@ impl Queue {
         self.link.run(&cmd("SHUTDOWN")).await.map(drop)
     }
 
-    /// Makes the consumer group of each function, from the start of its stream on, where it is missing.
+    /// Makes the consumer group of each function, from the start of its stream on, where it is missing. Returns the
+    /// functions for which Redis refuses that, with its reason: something else stands under the key of their stream,
+    /// and a read that asked for it would fail for all.
     ///
     /// # Errors
-    /// Any [`BrokerError`]; some groups may have been made.
-    pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<(), BrokerError> {
+    /// Any other [`BrokerError`]; some groups may have been made.
+    pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<Vec<(FunctionId, String)>, BrokerError> {
+        let mut refused = Vec::new();
         for page in functions.chunks(PAGE) {
             let mut make = redis::pipe();
             for function in page {
                 make.cmd("XGROUP").arg("CREATE").arg(self.keys.calls(function)).arg(GROUP).arg("0").arg("MKSTREAM");
             }
-            for answer in self.link.run_all(&make).await? {
+            for (function, answer) in page.iter().zip(self.link.run_all(&make).await?) {
                 match answer.extract_error() {
-                    Err(error) if error.code() != Some("BUSYGROUP") => return Err(error.into()),
-                    Ok(_) | Err(_) => {}
+                    Ok(_) => {}
+                    Err(error) if error.code() == Some("BUSYGROUP") => {}
+                    Err(error) => match BrokerError::from(error) {
+                        BrokerError::Refused(reason) => refused.push((function.clone(), reason)),
+                        other => return Err(other),
+                    },
                 }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Claims at most `room` entries of `function` whose leases have lapsed, for `host`; deletes empty consumers of

@@ -33,7 +33,9 @@ if standing then
 else
   local found = redis.call('XRANGE', calls, entry, entry)
   local fields = {}
-  if #found > 0 then fields = found[1][2] end
+  -- No call has thousands of fields; what stands behind so many is dropped, for Lua hands over 8,000 values at most.
+  local old = #found > 0 and found[1][2] or fields
+  for i = 1, math.min(#old, 4000) do fields[i] = old[i] end
   local named = false
   for i = 1, #fields, 2 do named = named or fields[i] == 'id' end
   if not named then
