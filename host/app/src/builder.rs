@@ -16,10 +16,12 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How often sources are looked at when no event tells that they changed.
 const RESCAN: Duration = Duration::from_secs(2);
 
+/// What functions are compiled for.
+const TARGET: &str = "wasm32-wasip2";
+
 /// Builds the crates in a plugins folder.
 pub struct Builder {
     folder: PathBuf,
-    target: PathBuf,
 }
 
 /// The newest time and the number of a crate's sources: what tells that they changed.
@@ -29,7 +31,7 @@ impl Builder {
     /// Builds the crates in `folder`; what cargo makes goes where cargo puts it.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, target: PathBuf::from("wasm32-wasip2") }
+        Self { folder }
     }
 
     /// Builds whatever changes until `stop`. A crate whose component is missing or older than its sources is built at
@@ -87,7 +89,7 @@ impl Builder {
         let started = Instant::now();
         tracing::info!(target: "baton::build", "building {name}");
         let output = Command::new("cargo")
-            .args(["build", "--quiet", "--target", "wasm32-wasip2", "--profile", "guest"])
+            .args(["build", "--quiet", "--target", TARGET, "--profile", "guest"])
             // A crate of its own need not define the profile.
             .args(["--config", "profile.guest.inherits=\"release\""])
             .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
@@ -111,7 +113,7 @@ impl Builder {
         if !said.trim().is_empty() {
             tracing::warn!(target: "baton::build", "{name} builds with warnings\n{}", said.trim_end());
         }
-        let installed = match artifact(&output.stdout, &self.target) {
+        let installed = match artifact(&output.stdout) {
             Some(artifact) => install(&artifact, &self.component(path)),
             None => Err(std::io::Error::other("cargo made no component; the crate needs crate-type = [\"cdylib\"]")),
         };
@@ -156,16 +158,14 @@ fn sources(path: &Path) -> Option<Sources> {
     newest.map(|newest| (newest, count))
 }
 
-/// The component that cargo says it made: the last artifact that ends in `.wasm`.
-fn artifact(messages: &[u8], target: &Path) -> Option<PathBuf> {
+/// The component that cargo says it made: the last artifact for the target that ends in `.wasm`.
+fn artifact(messages: &[u8]) -> Option<PathBuf> {
     let messages = String::from_utf8_lossy(messages);
-    let files = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let files = files.filter(|message| message["reason"] == "compiler-artifact");
-    let names = files.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
-    let paths = names.filter_map(|name| name.as_str().map(PathBuf::from));
-    paths
-        .filter(|path| path.extension().is_some_and(|end| end == "wasm") && path.iter().any(|part| part == target))
-        .last()
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let artifacts = messages.filter(|message| message["reason"] == "compiler-artifact");
+    let names = artifacts.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
+    let mut paths = names.filter_map(|name| name.as_str().map(PathBuf::from));
+    paths.rfind(|path| path.extension().is_some_and(|end| end == "wasm") && path.iter().any(|part| part == TARGET))
 }
 
 /// Puts the component into the folder in one step, so that nobody sees half of it.

@@ -96,7 +96,7 @@ impl Sweeper {
             if others {
                 agenda.due.extend(functions.into_iter().map(|function| (function, now)));
                 self.forget_dead(&agenda.known).await?;
-            } else if agenda.roll_calls % ROUND_EVERY == 0
+            } else if agenda.roll_calls.is_multiple_of(ROUND_EVERY)
                 && let Some(function) = agenda.next_in_round(functions)
             {
                 // A lone host has nobody whose calls could be left. One function in turn is looked at all the same.
