@@ -152,7 +152,7 @@ impl Runner {
             Disposition::Retry { after, error } => {
                 tracing::info!(
                     function = %call.function, call = %call.id, attempt = call.attempt,
-                    after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), error = %error.message, "call will be tried again"
+                    after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), error = first_line(&error.message), "call will be tried again"
                 );
                 Settlement::Requeue {
                     id: call.id.clone(),
@@ -163,7 +163,7 @@ impl Runner {
             }
             Disposition::Bury { reason, error } => {
                 tracing::warn!(
-                    function = %call.function, call = %call.id, attempt = call.attempt, reason, error = %error.message,
+                    function = %call.function, call = %call.id, attempt = call.attempt, reason, error = first_line(&error.message),
                     "call given up; it lies among the dead letters"
                 );
                 let message = error.message.clone();
@@ -277,7 +277,12 @@ fn outcome_word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Why there is no answer, in one line; empty if there is one.
+/// The log is read line by line; the dead letter has the whole text.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// Why there is no answer; empty if there is one.
 fn failure_text(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Rejected(refusal) => &refusal.message,

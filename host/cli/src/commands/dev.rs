@@ -16,7 +16,7 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
     let stop = CancellationToken::new();
     let folder = args.plugins.clone().unwrap_or_else(|| settings.plugins().to_owned());
     let builder = tokio::spawn(Builder::new(folder.clone()).run(stop.clone()));
-    let exit = serve::host(&settings, args, CompileSpeed::Quick, |_| {
+    let exit = serve::host(&settings, args, CompileSpeed::Quick, || {
         tracing::info!("ready: save a source or a component in {} and the next call runs it", folder.display());
     })
     .await;

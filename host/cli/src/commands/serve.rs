@@ -12,15 +12,15 @@ use crate::settings::Settings;
 pub(crate) async fn run(common: &Common, serve: &Serve) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
     logging::start(Style::Serve)?;
-    host(&settings, serve, CompileSpeed::Full, |_| {}).await
+    host(&settings, serve, CompileSpeed::Full, || tracing::info!("ready")).await
 }
 
-/// Runs a host, and the embedded Redis if no URL was given. `ready` gets the URL once calls are taken.
+/// Runs a host, and the embedded Redis if no URL was given. `ready` is called once calls are taken.
 pub(crate) async fn host(
     settings: &Settings,
     serve: &Serve,
     compile: CompileSpeed,
-    ready: impl FnOnce(&str),
+    ready: impl FnOnce(),
 ) -> anyhow::Result<Exit> {
     // Caught before anything is started, so that nothing is left running.
     let mut signals = Signals::catch()?;
@@ -30,11 +30,7 @@ pub(crate) async fn host(
     };
     let url = embedded.as_ref().map_or_else(|| settings.redis_url().unwrap_or_default(), Embedded::url).to_owned();
     let config = settings.host(&url, serve, compile);
-    let ended = baton_app::run(config, &mut signals, || {
-        tracing::info!("ready");
-        ready(&url);
-    })
-    .await;
+    let ended = baton_app::run(config, &mut signals, ready).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }

@@ -1,0 +1,70 @@
+# Everything here works on a Debian machine that has git, make, rustup and root or sudo. What is missing is installed,
+# and named before it is; what is there is left alone, so a second run starts at once.
+
+# Arguments for the benchmark, and the name of its binary.
+BENCH ?= baton-bench
+BENCH_ARGS ?=
+
+# The host is always built with the whole workspace in view, so that `run`, `test` and `bench` ask for the same crate
+# features and wasmtime is compiled once. One profile serves all three for the same reason.
+BUILD_HOST = cargo build --release --workspace --bin baton
+
+# The functions in plugins/, by folder name, and the same as arguments for cargo.
+PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.toml))
+EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test lint plugins bench setup setup-lint host fmt clean
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@echo 'make <target>, where <target> is one of'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F '|' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+run: host plugins ## start Baton on this folder, make a first call and show its answer (RUN_ONCE=1: then stop)
+	@.ci/first-run
+
+test: host plugins ## every test, each on a redis-server of its own where it needs one, and the examples in the code
+	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
+	@cargo test --release --workspace
+
+lint: setup-lint ## formatting, clippy for the host and the functions, layers, dependencies, documentation
+	@echo '==> cargo fmt'
+	@cargo fmt --all --check
+	@echo '==> layers'
+	@.ci/layers
+	@echo '==> cargo clippy, for this machine'
+	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+	@echo '==> cargo clippy, for functions (wasm32-wasip2)'
+	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) -- -D warnings
+	@echo '==> cargo doc'
+	@RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --release --workspace --no-deps
+	@echo '==> cargo deny'
+	@cargo deny --log-level error check bans licenses sources
+
+plugins: setup ## build the functions in plugins/*/ and put each NAME.wasm into plugins/
+	@.ci/plugins $(PLUGINS)
+
+bench: host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
+	@echo '==> building $(BENCH)'
+	@cargo build --release --workspace --bin $(BENCH)
+	@.ci/built $(BENCH) $(BENCH_ARGS)
+
+fmt: ## format the code
+	@cargo fmt --all
+
+setup: ## install what is missing to build and run: a C compiler, redis-server, the wasm target
+	@.ci/setup
+
+clean: ## remove what was built here; the data in .baton and components from elsewhere stay
+	@cargo clean
+	@rm -f $(PLUGINS:%=plugins/%.wasm)
+
+# Not in the list: steps of the others.
+setup-lint:
+	@.ci/setup --lint
+
+host: setup
+	@echo '==> building the host (the first time wasmtime is compiled too, which takes some minutes)'
+	@$(BUILD_HOST)

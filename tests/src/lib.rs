@@ -1,0 +1,44 @@
+//! The harness of the suites: everything a test needs to treat Baton as a stranger would.
+//!
+//! A test has its own redis-server on a private socket, its own plugins folder and its own host processes, all stopped by
+//! their process ids when it ends. Nothing here knows how the host is built: what is read and written is what
+//! docs/protocol.md promises, and the only crate of the project used is `baton-model`, for the words of that contract.
+//!
+//! What a host printed, and where the whole of it lies, is printed when the host is dropped; the test runner shows it for
+//! failed tests alone.
+
+mod caller;
+mod commands;
+mod component;
+mod events;
+mod folder;
+mod host;
+mod lines;
+mod load;
+mod process;
+mod readme;
+mod redis_server;
+mod report;
+pub mod settings;
+mod shell;
+mod stage;
+mod stats;
+mod wait;
+
+pub use caller::{Caller, DeadLetter};
+pub use commands::{Commands, Finished};
+pub use component::{CORE_MODULE, patched, sample, truncations, variant, wrong_world};
+pub use events::{Event, Events};
+pub use folder::Folder;
+pub use host::{Host, HostPlan};
+pub use lines::Lines;
+pub use load::{Load, RunningLoad};
+pub use process::Process;
+pub use readme::{Step, matches, steps};
+pub use redis_server::{Address, CLIENT_NAME, Redis, Subscription};
+pub use report::{LoadReport, LoadedCall};
+pub use rustix::process::Signal;
+pub use shell::Shell;
+pub use stage::Stage;
+pub use stats::{CommandStats, children_of, cpu_time, is_alive};
+pub use wait::{now_ms, until};

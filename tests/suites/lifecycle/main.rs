@@ -1,0 +1,7 @@
+//! How hosts and Redis start, stop and die, and that no call is lost by it.
+
+mod crash;
+mod embedded;
+mod idle;
+mod redis_faults;
+mod stop;

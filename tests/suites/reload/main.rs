@@ -1,0 +1,5 @@
+//! What becomes of calls when files in the plugins folder come, change and go.
+
+mod bad_files;
+mod changes;
+mod under_load;
