@@ -3,14 +3,24 @@
 use std::sync::Arc;
 
 use baton_broker::{Notice, Queue};
-use baton_model::{Digest, FunctionId, HostId};
+use baton_model::{Digest, FunctionId, HostId, LoadedFunction};
 use tokio::sync::mpsc;
+
+use crate::catalog::Published;
 
 /// Something that has become true of a function at this host.
 pub(crate) struct News {
     pub(crate) notice: Notice,
     pub(crate) function: FunctionId,
     pub(crate) digest: Option<Digest>,
+}
+
+impl News {
+    /// The same news of every function in the catalog.
+    pub(crate) fn of_all(catalog: &Published, notice: Notice) -> Vec<Self> {
+        let news = |loaded: LoadedFunction| Self { notice, function: loaded.function, digest: Some(loaded.digest) };
+        catalog.snapshot().loaded().into_iter().map(news).collect()
+    }
 }
 
 /// Tells news.

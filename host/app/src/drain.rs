@@ -14,7 +14,6 @@ use crate::announcer::News;
 use crate::catalog::Published;
 use crate::consumer::Alarm;
 use crate::flights::Flights;
-use crate::host::news_of_all;
 use crate::runner::{Runner, ToSettler};
 use crate::tally::Tally;
 
@@ -68,7 +67,7 @@ impl Drain {
 
     async fn announce(&mut self, notice: Notice) {
         let Some(news) = &self.news else { return };
-        for item in news_of_all(&self.catalog, notice) {
+        for item in News::of_all(&self.catalog, notice) {
             if timeout(STEP_MAX, news.send(item)).await.is_err() {
                 return;
             }

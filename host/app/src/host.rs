@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_broker::{BrokerConfig, LeaseKeeper, Notice, Presence, Queue, Reader, Settler, Verdict};
+use baton_broker::{BrokerConfig, LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
 use baton_engine::{CompileSpeed, Engine, EngineConfig, Tuning};
 use baton_model::{HostId, HostRecord, HostState, Limits, RetryPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::announcer::{Announcer, News};
+use crate::announcer::Announcer;
 use crate::catalog::Published;
 use crate::clock::now_ms;
 use crate::consumer::{Alarm, Consumer};
@@ -299,12 +299,4 @@ fn machine_name() -> String {
 fn new_host_id() -> HostId {
     let text = format!("{}-{}-{:08x}", machine_name(), std::process::id(), rand::random::<u32>());
     HostId::parse(&text).expect("a host id is made of printable characters, and short")
-}
-
-/// News that every loaded function of this host gets.
-pub(crate) fn news_of_all(catalog: &Published, notice: Notice) -> Vec<News> {
-    let catalog = catalog.snapshot();
-    let news =
-        |loaded: baton_model::LoadedFunction| News { notice, function: loaded.function, digest: Some(loaded.digest) };
-    catalog.loaded().into_iter().map(news).collect()
 }

@@ -1,7 +1,7 @@
 //! One attempt: a fresh store, its limits, its end, the call. What its end means is decided in `outcome`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use baton_model::{Call, Limits, Outcome};
 use wasmtime::{Store, UpdateDeadline};
@@ -9,8 +9,9 @@ use wasmtime::{Store, UpdateDeadline};
 use crate::bindings::Function;
 use crate::bindings::exports::baton::function::handler::Context;
 use crate::check::{LoadError, brief};
-use crate::component::Loaded;
+use crate::end::End;
 use crate::limiter::Limiter;
+use crate::loaded::Loaded;
 use crate::log::{CallLog, LogSink, LogStream};
 use crate::outcome::{self, Stage};
 use crate::state::{RESOURCES_MAX, State};
@@ -29,36 +30,6 @@ pub struct Invocation {
     pub limits: Limits,
     /// Where the guest's lines go.
     pub log: Arc<dyn LogSink>,
-}
-
-/// When an attempt ends, and through which of its two bounds.
-#[derive(Clone, Copy)]
-pub(crate) struct End {
-    at: Instant,
-    after: Duration,
-    pub(crate) is_deadline: bool,
-}
-
-impl End {
-    /// The earlier of the time limit and the call's deadline. None if the deadline has passed.
-    fn of(limits: &Limits, deadline_ms: Option<u64>) -> Option<Self> {
-        let now = Instant::now();
-        let mut after = limits.time_max;
-        let mut is_deadline = false;
-        if let Some(deadline_ms) = deadline_ms {
-            let left = (SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms)))
-                .map_or(Duration::MAX, |deadline| deadline.duration_since(SystemTime::now()).unwrap_or_default());
-            if left.is_zero() {
-                return None;
-            }
-            if left < after {
-                (after, is_deadline) = (left, true);
-            }
-        }
-        // A limit beyond the clock's end is no limit; a century does as well.
-        let at = now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600));
-        Some(Self { at, after, is_deadline })
-    }
 }
 
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Outcome {

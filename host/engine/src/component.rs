@@ -8,22 +8,13 @@ use wasmtime::component::InstancePre;
 use crate::attempt::{self, Invocation};
 use crate::bindings::FunctionPre;
 use crate::check::{LoadError, brief};
-use crate::engine::Shared;
+use crate::loaded::{Loaded, Shared};
 use crate::state::State;
 
 /// A component that is ready to be called. Clones are the same component; its machine code is unmapped with the last
 /// clone and the last attempt.
 #[derive(Clone)]
 pub struct Component(Arc<Loaded>);
-
-pub(crate) struct Loaded {
-    pub(crate) engine: Arc<Shared>,
-    pub(crate) function: FunctionPre<State>,
-    digest: Digest,
-    size_bytes: usize,
-    imports: Vec<String>,
-    from_cache: bool,
-}
 
 impl Component {
     pub(crate) fn new(

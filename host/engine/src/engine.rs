@@ -10,22 +10,13 @@ use crate::cache::{Cache, CacheError};
 use crate::check::{self, LoadError};
 use crate::component::Component;
 use crate::config::EngineConfig;
+use crate::loaded::Shared;
 use crate::state::State;
 use crate::ticker::Ticker;
 
 /// Loads and runs components. Clones are the same engine; its clock stops with the last clone and the last component.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
-
-/// What every component holds on to.
-pub(crate) struct Shared {
-    // First, so that the clock's thread is gone before what it ticks.
-    _ticker: Ticker,
-    pub(crate) wasmtime: wasmtime::Engine,
-    linker: Linker<State>,
-    cache: Option<Cache>,
-    pub(crate) memory_bytes_max: usize,
-}
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]

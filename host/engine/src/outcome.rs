@@ -6,8 +6,8 @@ use baton_model::{Limits, Name, Outcome, Rejection, Reply};
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use crate::attempt::End;
 use crate::bindings::exports::baton::function::handler::{Failure, Reply as GuestReply};
+use crate::end::End;
 use crate::log::harmless;
 use crate::state::State;
 
