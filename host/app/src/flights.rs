@@ -1,6 +1,7 @@
 //! What is in flight: every call that this host holds, from the moment it was read until Redis has its end.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +11,25 @@ use baton_model::{Call, EntryId, FunctionId, Lease};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-/// Which call.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Which attempt: an entry that came back to this host under a later claim is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FlightKey {
     pub(crate) function: FunctionId,
-    pub(crate) entry: EntryId,
+    pub(crate) lease: Lease,
 }
 
 impl FlightKey {
     pub(crate) fn of(delivery: &Delivery) -> Self {
-        Self { function: delivery.call.function.clone(), entry: delivery.lease.entry }
+        Self { function: delivery.call.function.clone(), lease: delivery.lease }
+    }
+
+    fn place(&self) -> Place {
+        (self.function.clone(), self.lease.entry)
     }
 }
+
+/// Where an attempt stands in the table: there is one for each entry at the most.
+type Place = (FunctionId, EntryId);
 
 enum Stage {
     /// An attempt runs. The handle stops it, once it has a task of its own.
@@ -44,23 +52,29 @@ struct Flight {
 pub(crate) enum Boarding {
     /// It is in flight from now on.
     Boarded,
-    /// This host works on that entry already, under another claim.
+    /// This host works on it already, under this very lease.
     Twice,
+}
+
+/// The attempt of this very lease.
+fn find<'a>(table: &'a mut HashMap<Place, Flight>, key: &FlightKey) -> Option<&'a mut Flight> {
+    table.get_mut(&key.place()).filter(|flight| flight.lease == key.lease)
 }
 
 /// A lock and no message: it is held for one map operation, by every task that starts, ends, renews or counts calls.
 #[derive(Default)]
 pub(crate) struct Flights {
-    table: Mutex<HashMap<FlightKey, Flight>>,
+    table: Mutex<HashMap<Place, Flight>>,
     landed: Notify,
 }
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Flight>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a call in.
+    /// Takes a call in. An older attempt at the same entry is stopped: the entry was another host's meanwhile, so that
+    /// attempt's lease is worth nothing.
     pub(crate) fn board(&self, delivery: &Delivery) -> Boarding {
         let now = Instant::now();
         let flight = Flight {
@@ -70,9 +84,15 @@ impl Flights {
             renewed: now,
             stage: Stage::Running(None),
         };
-        match self.lock().entry(FlightKey::of(delivery)) {
-            std::collections::hash_map::Entry::Occupied(_) => Boarding::Twice,
-            std::collections::hash_map::Entry::Vacant(place) => {
+        match self.lock().entry(FlightKey::of(delivery).place()) {
+            Entry::Occupied(mut place) if place.get().lease.claims < delivery.lease.claims => {
+                if let Stage::Running(Some(stop)) = place.insert(flight).stage {
+                    stop.abort();
+                }
+                Boarding::Boarded
+            }
+            Entry::Occupied(_) => Boarding::Twice,
+            Entry::Vacant(place) => {
                 place.insert(flight);
                 Boarding::Boarded
             }
@@ -81,14 +101,17 @@ impl Flights {
 
     /// Remembers how to stop an attempt that got a task of its own. It may have ended already.
     pub(crate) fn can_be_stopped_by(&self, key: &FlightKey, stop: AbortHandle) {
-        if let Some(Flight { stage: Stage::Running(handle), .. }) = self.lock().get_mut(key) {
-            *handle = Some(stop);
+        match find(&mut self.lock(), key) {
+            Some(Flight { stage: Stage::Running(handle), .. }) => *handle = Some(stop),
+            Some(_) => {}
+            // It has ended, or another claim has taken its place before it could be stopped.
+            None => stop.abort(),
         }
     }
 
     /// The attempt has ended. True if its end is to be settled by whoever asks; false if somebody gave the call away.
     pub(crate) fn begin_settling(&self, key: &FlightKey) -> bool {
-        match self.lock().get_mut(key) {
+        match find(&mut self.lock(), key) {
             Some(flight) => {
                 let first = matches!(flight.stage, Stage::Running(_));
                 flight.stage = Stage::Settling;
@@ -101,7 +124,9 @@ impl Flights {
     /// Redis has the call's end, or it is another's.
     pub(crate) fn land(&self, key: &FlightKey) {
         let mut table = self.lock();
-        table.remove(key);
+        if find(&mut table, key).is_some() {
+            table.remove(&key.place());
+        }
         if table.is_empty() {
             self.landed.notify_waiters();
         }
@@ -111,9 +136,9 @@ impl Flights {
     /// attempt that has ended already is left to the settler, whom Redis answers. True if one was stopped.
     pub(crate) fn abandon(&self, key: &FlightKey) -> bool {
         let mut table = self.lock();
-        let Some(Flight { stage: Stage::Running(stop), .. }) = table.get(key) else { return false };
+        let Some(Flight { stage: Stage::Running(stop), .. }) = find(&mut table, key) else { return false };
         stop.iter().for_each(AbortHandle::abort);
-        table.remove(key);
+        table.remove(&key.place());
         if table.is_empty() {
             self.landed.notify_waiters();
         }
@@ -134,21 +159,21 @@ impl Flights {
     }
 
     pub(crate) fn contains(&self, function: &FunctionId, entry: EntryId) -> bool {
-        self.lock().contains_key(&FlightKey { function: function.clone(), entry })
+        self.lock().contains_key(&(function.clone(), entry))
     }
 
     /// Every lease that was last renewed at least `age` ago, by function.
     pub(crate) fn leases_older_than(&self, age: Duration) -> HashMap<FunctionId, Vec<Lease>> {
         let mut due: HashMap<FunctionId, Vec<Lease>> = HashMap::new();
-        for (key, flight) in self.lock().iter().filter(|(_, flight)| flight.renewed.elapsed() >= age) {
-            due.entry(key.function.clone()).or_default().push(flight.lease);
+        for ((function, _), flight) in self.lock().iter().filter(|(_, flight)| flight.renewed.elapsed() >= age) {
+            due.entry(function.clone()).or_default().push(flight.lease);
         }
         due
     }
 
     /// A lease was whole at `at`.
     pub(crate) fn renewed(&self, key: &FlightKey, at: Instant) {
-        if let Some(flight) = self.lock().get_mut(key) {
+        if let Some(flight) = find(&mut self.lock(), key) {
             flight.renewed = at;
         }
     }
@@ -170,5 +195,55 @@ impl Flights {
             }
             landed.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(claims: u32) -> Delivery {
+        let function: FunctionId = "hello".parse().unwrap();
+        let entry = EntryId::parse("1-0").unwrap();
+        let call = Call {
+            function,
+            id: baton_model::CallId::parse("1-0").unwrap(),
+            id_is_own: false,
+            payload: bytes::Bytes::new(),
+            media_type: String::new(),
+            reply: None,
+            deadline_ms: None,
+            traceparent: None,
+            tracestate: None,
+            headers: Vec::new(),
+            attempt: 1,
+            accepted_ms: 1,
+        };
+        Delivery { call: Arc::new(call), lease: Lease { entry, claims } }
+    }
+
+    #[test]
+    fn an_entry_that_came_back_takes_the_place_of_its_stale_attempt() {
+        let flights = Flights::default();
+        let (old, new) = (delivery(0), delivery(2));
+        assert_eq!(flights.board(&old), Boarding::Boarded);
+        assert_eq!(flights.board(&old), Boarding::Twice);
+        assert_eq!(flights.board(&new), Boarding::Boarded);
+        // Whatever the stale attempt does now concerns the new one no more.
+        assert!(!flights.begin_settling(&FlightKey::of(&old)));
+        flights.land(&FlightKey::of(&old));
+        assert_eq!(flights.load().0, 1);
+        assert!(flights.begin_settling(&FlightKey::of(&new)));
+    }
+
+    #[test]
+    fn an_attempt_that_has_ended_is_not_abandoned() {
+        let flights = Flights::default();
+        let key = FlightKey::of(&delivery(0));
+        flights.board(&delivery(0));
+        assert!(flights.begin_settling(&key));
+        assert!(!flights.abandon(&key), "its settlement is on the way");
+        flights.land(&key);
+        assert_eq!(flights.load().0, 0);
     }
 }

@@ -265,8 +265,8 @@ fn on_settled(
     alarm: Alarm,
 ) -> impl Fn(Ticket, Verdict) + Sync {
     move |ticket, verdict| {
-        if verdict == Verdict::Refused {
-            // The entry is pending for this host, and nobody works on it any more.
+        if matches!(verdict, Verdict::Refused | Verdict::Fenced) {
+            // The entry may be pending for this host, under a later claim even, and nobody works on it.
             let alarm = alarm.clone();
             tokio::spawn(async move { alarm.look_for_lost().await });
         }

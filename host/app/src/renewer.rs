@@ -49,7 +49,7 @@ impl Renewer {
             Err(error) => return self.failed(function, &error),
         };
         for (lease, renewal) in leases.iter().zip(answers) {
-            let key = FlightKey { function: function.clone(), entry: lease.entry };
+            let key = FlightKey { function: function.clone(), lease: *lease };
             match renewal {
                 // From when it was asked for: Redis may have renewed it at any time since.
                 Renewal::Kept => self.flights.renewed(&key, asked),
@@ -72,7 +72,7 @@ impl Renewer {
         let mut stopped = false;
         for (function, leases) in self.flights.leases_older_than(self.lease.mul_f64(0.9)) {
             for lease in leases {
-                let key = FlightKey { function: function.clone(), entry: lease.entry };
+                let key = FlightKey { function: function.clone(), lease };
                 if self.flights.abandon(&key) {
                     tracing::warn!(%function, entry = %lease.entry, "lease ran out while Redis was away; the attempt is stopped");
                     stopped = true;

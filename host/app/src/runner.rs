@@ -80,7 +80,7 @@ impl Runner {
 
     async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
         let Delivery { call, lease } = delivery;
-        let key = FlightKey { function: call.function.clone(), entry: lease.entry };
+        let key = FlightKey { function: call.function.clone(), lease };
         if let Some(document) = self.earlier_result(&call).await {
             if self.flights.begin_settling(&key) {
                 let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
@@ -198,7 +198,7 @@ impl Runner {
         document.accepted_ms = lease.entry.ms();
         document.finished_ms = now_ms();
         let settlement = Settlement::of_malformed(malformed, document.encode());
-        let key = FlightKey { function: function.clone(), entry: lease.entry };
+        let key = FlightKey { function: function.clone(), lease };
         let ticket = Ticket { key, outcome: reason, _seat: Some(seat) };
         send(settler, Settled { function, lease, settlement, ticket }).await;
     }
@@ -241,7 +241,7 @@ impl Runner {
             Verdict::Done { due_ms: 0 } | Verdict::Duplicate => None,
             Verdict::Done { due_ms } => Some((key.function, due_ms)),
             Verdict::Fenced => {
-                tracing::warn!(function = %key.function, entry = %key.entry, "late result refused: another host holds the call");
+                tracing::warn!(function = %key.function, entry = %key.lease.entry, "late result refused: another host holds the call");
                 None
             }
             Verdict::Refused => None,
