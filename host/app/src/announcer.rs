@@ -1,24 +1,32 @@
 //! The announcer: tells on the coordination channels what has become true. Every fact can be read elsewhere too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_broker::{Notice, Queue};
 use baton_model::{Digest, FunctionId, HostId, LoadedFunction};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::catalog::Published;
+
+/// How long a notice waits for this host's record.
+const WRITTEN_MAX: Duration = Duration::from_secs(1);
 
 /// Something that has become true of a function at this host.
 pub(crate) struct News {
     pub(crate) notice: Notice,
     pub(crate) function: FunctionId,
     pub(crate) digest: Option<Digest>,
+    /// The change of the catalog that made it true.
+    pub(crate) change: u64,
 }
 
 impl News {
     /// The same news of every function in the catalog.
     pub(crate) fn of_all(catalog: &Published, notice: Notice) -> Vec<Self> {
-        let news = |loaded: LoadedFunction| Self { notice, function: loaded.function, digest: Some(loaded.digest) };
+        let change = catalog.change();
+        let news =
+            |loaded: LoadedFunction| Self { notice, function: loaded.function, digest: Some(loaded.digest), change };
         catalog.snapshot().loaded().into_iter().map(news).collect()
     }
 }
@@ -29,6 +37,8 @@ pub(crate) struct Announcer {
     pub(crate) host: HostId,
     pub(crate) machine: String,
     pub(crate) drain_ms: u64,
+    /// Up to which change of the catalog this host's record is true.
+    pub(crate) written: watch::Receiver<u64>,
     pub(crate) inbox: mpsc::Receiver<News>,
 }
 
@@ -40,7 +50,7 @@ impl Announcer {
         }
     }
 
-    async fn tell(&self, news: &News) {
+    async fn tell(&mut self, news: &News) {
         let message = serde_json::json!({
             "host": self.host,
             "machine": self.machine,
@@ -49,6 +59,9 @@ impl Announcer {
         });
         if news.notice == Notice::Ready {
             // Ready is told when calls are taken: the group is there, whether the consumer was quicker or not.
+            // And it can be read elsewhere by then; if Redis is in trouble, the notice does not wait for that for ever.
+            let is_written = self.written.wait_for(|written| *written >= news.change);
+            _ = tokio::time::timeout(WRITTEN_MAX, is_written).await;
             _ = self.queue.ensure_groups(std::slice::from_ref(&news.function)).await;
         }
         if let Err(error) = self.queue.tell(news.notice, &news.function, &message.to_string()).await {

@@ -98,6 +98,11 @@ impl Published {
         self.changes.subscribe()
     }
 
+    /// The number of the last change.
+    pub(crate) fn change(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     /// The same for the set of functions alone: a new revision of a function that was there is no change of it.
     pub(crate) fn set_changes(&self) -> watch::Receiver<u64> {
         self.set_changes.subscribe()

@@ -21,6 +21,9 @@ const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long a server may take to load its data before the start is given up.
 const START_MAX: Duration = Duration::from_secs(60);
+/// The waits between two starts of a server that ends soon.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to end.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -130,7 +133,11 @@ fn is_not_installed(error: &anyhow::Error) -> bool {
 }
 
 fn spawn(program: &str, data: &Path, socket: &Path) -> anyhow::Result<Child> {
-    let log = File::create(data.join("redis.log")).context("cannot make the log of the embedded Redis")?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(data.join("redis.log"))
+        .context("cannot make the log of the embedded Redis")?;
     let mut command = Command::new(program);
     command
         .args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"])
@@ -178,7 +185,7 @@ async fn answers(child: &mut Child, url: &str, data: &Path) -> anyhow::Result<()
 }
 
 async fn supervise(mut child: Child, program: &'static str, data: PathBuf, socket: PathBuf, stop: CancellationToken) {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = PAUSE_MIN;
     let mut started = Instant::now();
     loop {
         let status = tokio::select! {
@@ -186,9 +193,15 @@ async fn supervise(mut child: Child, program: &'static str, data: PathBuf, socke
             () = stop.cancelled() => return end(child, &data).await,
         };
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        tracing::error!(%status, "the embedded Redis ended; starting it again from its append-only file");
+        tracing::error!(%status, log = %data.join("redis.log").display(), "the embedded Redis ended; starting it again from its append-only file");
         if started.elapsed() > Duration::from_secs(10) {
-            pause = Duration::from_millis(100);
+            pause = PAUSE_MIN;
+        } else {
+            // It ends as soon as it starts: its data may be damaged. Its log says so.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                () = stop.cancelled() => return,
+            }
         }
         loop {
             match spawn(program, &data, &socket) {
@@ -200,7 +213,7 @@ async fn supervise(mut child: Child, program: &'static str, data: PathBuf, socke
                 Err(error) => tracing::error!(error = format!("{error:#}"), "the embedded Redis cannot be started"),
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
                 () = stop.cancelled() => return,
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use baton_broker::Delivery;
+use baton_broker::{Delivery, Incoming};
 use baton_model::{Call, EntryId, FunctionId, Lease};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -21,6 +21,13 @@ pub(crate) struct FlightKey {
 impl FlightKey {
     pub(crate) fn of(delivery: &Delivery) -> Self {
         Self { function: delivery.call.function.clone(), lease: delivery.lease }
+    }
+
+    pub(crate) fn of_incoming(incoming: &Incoming) -> Self {
+        match incoming {
+            Incoming::Call(delivery) => Self::of(delivery),
+            Incoming::Malformed(function, lease, _) => Self { function: function.clone(), lease: *lease },
+        }
     }
 
     fn place(&self) -> Place {
@@ -39,7 +46,8 @@ enum Stage {
 }
 
 struct Flight {
-    call: Arc<Call>,
+    /// None for an entry that is no call: it has no attempt, and only waits to be buried.
+    call: Option<Arc<Call>>,
     lease: Lease,
     since: Instant,
     /// When the lease was last known to be whole.
@@ -73,19 +81,18 @@ impl Flights {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a call in. An older attempt at the same entry is stopped: the entry was another host's meanwhile, so that
+    /// Takes what was read in: it is this host's from now on, and its lease is kept. An older attempt at the same entry is stopped: the entry was another host's meanwhile, so that
     /// attempt's lease is worth nothing.
-    pub(crate) fn board(&self, delivery: &Delivery) -> Boarding {
+    pub(crate) fn board(&self, incoming: &Incoming) -> Boarding {
         let now = Instant::now();
-        let flight = Flight {
-            call: delivery.call.clone(),
-            lease: delivery.lease,
-            since: now,
-            renewed: now,
-            stage: Stage::Running(None),
+        let call = match incoming {
+            Incoming::Call(delivery) => Some(delivery.call.clone()),
+            Incoming::Malformed(..) => None,
         };
-        match self.lock().entry(FlightKey::of(delivery).place()) {
-            Entry::Occupied(mut place) if place.get().lease.claims < delivery.lease.claims => {
+        let key = FlightKey::of_incoming(incoming);
+        let flight = Flight { call, lease: key.lease, since: now, renewed: now, stage: Stage::Running(None) };
+        match self.lock().entry(key.place()) {
+            Entry::Occupied(mut place) if place.get().lease.claims < key.lease.claims => {
                 if let Stage::Running(Some(stop)) = place.insert(flight).stage {
                     stop.abort();
                 }
@@ -149,10 +156,10 @@ impl Flights {
     pub(crate) fn stop_all(&self) -> Vec<Delivery> {
         let mut stopped = Vec::new();
         for flight in self.lock().values_mut() {
-            if let Stage::Running(stop) = &flight.stage {
+            if let (Stage::Running(stop), Some(call)) = (&flight.stage, &flight.call) {
                 stop.iter().for_each(AbortHandle::abort);
+                stopped.push(Delivery { call: call.clone(), lease: flight.lease });
                 flight.stage = Stage::Settling;
-                stopped.push(Delivery { call: flight.call.clone(), lease: flight.lease });
             }
         }
         stopped
@@ -202,7 +209,7 @@ impl Flights {
 mod tests {
     use super::*;
 
-    fn delivery(claims: u32) -> Delivery {
+    fn delivery(claims: u32) -> Incoming {
         let function: FunctionId = "hello".parse().unwrap();
         let entry = EntryId::parse("1-0").unwrap();
         let call = Call {
@@ -219,7 +226,7 @@ mod tests {
             attempt: 1,
             accepted_ms: 1,
         };
-        Delivery { call: Arc::new(call), lease: Lease { entry, claims } }
+        Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims } })
     }
 
     #[test]
@@ -230,16 +237,16 @@ mod tests {
         assert_eq!(flights.board(&old), Boarding::Twice);
         assert_eq!(flights.board(&new), Boarding::Boarded);
         // Whatever the stale attempt does now concerns the new one no more.
-        assert!(!flights.begin_settling(&FlightKey::of(&old)));
-        flights.land(&FlightKey::of(&old));
+        assert!(!flights.begin_settling(&FlightKey::of_incoming(&old)));
+        flights.land(&FlightKey::of_incoming(&old));
         assert_eq!(flights.load().0, 1);
-        assert!(flights.begin_settling(&FlightKey::of(&new)));
+        assert!(flights.begin_settling(&FlightKey::of_incoming(&new)));
     }
 
     #[test]
     fn an_attempt_that_has_ended_is_not_abandoned() {
         let flights = Flights::default();
-        let key = FlightKey::of(&delivery(0));
+        let key = FlightKey::of_incoming(&delivery(0));
         flights.board(&delivery(0));
         assert!(flights.begin_settling(&key));
         assert!(!flights.abandon(&key), "its settlement is on the way");

@@ -2,14 +2,14 @@
 //!
 //! A look reads no file. Links are not followed, and only names that the rule allows are seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use baton_engine::COMPONENT_BYTES_MAX;
-use baton_model::{FunctionId, Name};
+use baton_model::{FunctionId, Name, NameError};
 
 /// The largest manifest or digest file.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
@@ -55,6 +55,8 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Look {
     pub(crate) functions: BTreeMap<FunctionId, Found>,
+    /// Functions whose file is something that is not loaded, such as a link: what was loaded before stays.
+    pub(crate) held: BTreeSet<FunctionId>,
     /// The folders that hold functions: the one that was looked into, and its tenants'.
     pub(crate) folders: Vec<PathBuf>,
     /// Files that end in `.wasm` but are no functions, with the reason.
@@ -95,9 +97,14 @@ fn look_into(folder: &Path, tenant: Option<&Name>, look: &mut Look) -> io::Resul
                 Ok(name) => _ = look_into(&path, Some(&name), look),
                 Err(error) => look.refused.push((path, error.to_string())),
             },
-            (_, Some(function_name)) => match found(&path, function_name, tenant, &meta) {
-                Ok((function, found)) => _ = look.functions.insert(function, found),
-                Err(reason) => look.refused.push((path, reason)),
+            (_, Some(function_name)) => match named(function_name, tenant) {
+                Ok(function) if meta.is_file() => _ = look.functions.insert(function, found(&path, &meta)),
+                Ok(function) => {
+                    look.held.insert(function);
+                    let rule = "it is no regular file, and links are not followed; copy the component itself here";
+                    look.refused.push((path, rule.to_owned()));
+                }
+                Err(error) => look.refused.push((path, error.to_string())),
             },
             _ => {}
         }
@@ -105,19 +112,19 @@ fn look_into(folder: &Path, tenant: Option<&Name>, look: &mut Look) -> io::Resul
     Ok(())
 }
 
-fn found(path: &Path, name: &str, tenant: Option<&Name>, meta: &Metadata) -> Result<(FunctionId, Found), String> {
-    if !meta.is_file() {
-        return Err("it is no regular file, and links are not followed; copy the component itself here".to_owned());
-    }
-    let name = Name::parse(name).map_err(|error| error.to_string())?;
-    let function = match tenant {
+fn named(name: &str, tenant: Option<&Name>) -> Result<FunctionId, NameError> {
+    let name = Name::parse(name)?;
+    Ok(match tenant {
         Some(tenant) => FunctionId::new(tenant.clone(), name),
         None => FunctionId::of_default_tenant(name),
-    };
+    })
+}
+
+fn found(path: &Path, meta: &Metadata) -> Found {
     let beside = |path: PathBuf| std::fs::symlink_metadata(path).ok().map(|meta| Stamp::of(&meta));
     let stamps =
         Stamps { component: Stamp::of(meta), manifest: beside(manifest_path(path)), digest: beside(digest_path(path)) };
-    Ok((function, Found { path: path.to_owned(), stamps }))
+    Found { path: path.to_owned(), stamps }
 }
 
 fn manifest_path(component: &Path) -> PathBuf {

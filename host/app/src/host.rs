@@ -9,15 +9,16 @@ use baton_broker::{BrokerConfig, LeaseKeeper, Presence, Queue, Reader, Settler, 
 use baton_engine::{CompileSpeed, Engine, EngineConfig, Tuning};
 use baton_model::{HostId, HostRecord, HostState, Limits, RetryPolicy};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
 use crate::catalog::Published;
 use crate::clock::now_ms;
-use crate::consumer::{Alarm, Consumer};
-use crate::drain::Drain;
+use crate::consumer::Consumer;
+use crate::drain::{Drain, Parts};
 use crate::flights::Flights;
+use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::loading::Loader;
 use crate::promoter::{Due, Promoter};
@@ -31,6 +32,9 @@ use crate::tally::Tally;
 
 /// Instances beyond the seats: trial instances, and calls whose memory is being returned.
 const SPARE_INSTANCES: u32 = 16;
+
+/// For how long changes of the catalog are gathered before the reader is woken for them.
+const COALESCE: Duration = Duration::from_millis(5);
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -72,25 +76,23 @@ pub enum Ended {
 /// # Errors
 /// If it cannot start: the engine, the folder or the URL is at fault. An unreachable Redis is none: it waits for it.
 pub async fn run(config: HostConfig, signals: &mut Signals, ready: impl FnOnce()) -> anyhow::Result<Ended> {
-    let host = Host::start(config)?;
-    let mut first_pass = host.first_pass.clone();
-    let mut tasks = host.tasks;
-    let mut drain = host.drain;
+    let mut host = Host::start(config)?;
     let mut ready = Some(ready);
-    let fault = loop {
+    let is_fault = loop {
         tokio::select! {
             name = signals.next() => {
                 tracing::info!(signal = name, "ending");
                 break false;
             }
-            Some(ended) = tasks.join_next() => {
+            ended = host.parts.next_end() => {
                 match ended {
                     Err(error) if error.is_panic() => tracing::error!(%error, "a part of the host failed; ending"),
                     _ => tracing::error!("a part of the host ended by itself; ending"),
                 }
                 break true;
             }
-            _ = first_pass.wait_for(|done| *done), if ready.is_some() => {
+            () = host.fault.cancelled() => break true,
+            _ = host.first_pass.wait_for(|done| *done), if ready.is_some() => {
                 host.state.send_replace(HostState::Online);
                 ready.take().into_iter().for_each(|ready| ready());
             }
@@ -98,20 +100,20 @@ pub async fn run(config: HostConfig, signals: &mut Signals, ready: impl FnOnce()
     };
     host.state.send_replace(HostState::Draining);
     tokio::select! {
-        () = drain.run(&mut tasks, host.settler) => {}
+        () = host.drain.run(host.parts) => {}
         name = signals.next() => {
             tracing::warn!(signal = name, "second signal: ending at once; calls in flight are taken over by other hosts");
             return Ok(Ended::AtOnce);
         }
     }
-    Ok(if fault { Ended::ByFault } else { Ended::InOrder })
+    Ok(if is_fault { Ended::ByFault } else { Ended::InOrder })
 }
 
 /// A host that runs.
 struct Host {
-    tasks: JoinSet<()>,
+    parts: Parts,
     drain: Drain,
-    settler: JoinHandle<()>,
+    fault: CancellationToken,
     state: watch::Sender<HostState>,
     first_pass: watch::Receiver<bool>,
 }
@@ -143,12 +145,15 @@ impl Host {
         let (news, news_inbox) = mpsc::channel(1024);
         let (state, state_seen) = watch::channel(HostState::Starting);
         let (first_pass_done, first_pass) = watch::channel(false);
+        let (record_written, record_seen) = watch::channel(0);
+        let fault = CancellationToken::new();
         let runner = Arc::new(Runner {
             host: id.clone(),
             queue: queue.clone(),
             catalog: catalog.clone(),
             flights: flights.clone(),
             tally: tally.clone(),
+            fault: fault.clone(),
             hand_back_after: Duration::from_secs(1),
         });
         let record = HostRecord {
@@ -165,18 +170,20 @@ impl Host {
 
         let stop = CancellationToken::new();
         let last = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let mut intake = JoinSet::new();
+        let mut upkeep = JoinSet::new();
         let announcer = tokio::spawn(
             Announcer {
                 queue: queue.clone(),
                 host: id.clone(),
                 machine: record.machine.clone(),
                 drain_ms: u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX),
+                written: record_seen,
                 inbox: news_inbox,
             }
             .run(),
         );
-        tasks.spawn(
+        intake.spawn(
             Reloader {
                 folder: config.plugins.clone(),
                 rescan: config.rescan,
@@ -187,26 +194,24 @@ impl Host {
             }
             .run(stop.clone()),
         );
-        tasks.spawn(wake_on_change(catalog.clone(), alarm.clone(), stop.clone()));
-        tasks.spawn(
+        intake.spawn(wake_on_change(catalog.clone(), alarm.clone(), stop.clone()));
+        intake.spawn(
             Consumer {
-                reader,
-                queue: queue.clone(),
-                catalog: catalog.clone(),
+                intake: Intake::new(reader, queue.clone(), catalog.clone(), alarm.clone()),
                 flights: flights.clone(),
                 seats: seats.clone(),
                 runner: runner.clone(),
                 settler: to_settler.clone(),
-                alarm: alarm.clone(),
             }
             .run(stop.clone()),
         );
-        tasks.spawn(
+        intake.spawn(
             Sweeper {
                 host: id.clone(),
                 queue: queue.clone(),
                 presence: presence.clone(),
                 catalog: catalog.clone(),
+                flights: flights.clone(),
                 seats,
                 runner: runner.clone(),
                 settler: to_settler.clone(),
@@ -216,8 +221,8 @@ impl Host {
             }
             .run(stop.clone()),
         );
-        tasks.spawn(Promoter { queue: queue.clone(), inbox: promoter_inbox }.run(stop.clone()));
-        tasks.spawn(
+        intake.spawn(Promoter { queue: queue.clone(), inbox: promoter_inbox }.run(stop.clone()));
+        upkeep.spawn(
             Renewer {
                 keeper: LeaseKeeper::new(broker, id.clone())?,
                 flights: flights.clone(),
@@ -226,17 +231,18 @@ impl Host {
             }
             .run(last.clone()),
         );
-        tasks.spawn(
+        upkeep.spawn(
             Keeper {
                 presence: presence.clone(),
                 catalog: catalog.clone(),
                 record,
                 state: state_seen,
                 lease: broker.lease,
+                written: record_written,
             }
             .run(last.clone()),
         );
-        let settled = on_settled(runner.clone(), to_promoter, alarm.clone());
+        let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
         let settler = tokio::spawn(settler.run(settled));
         let drain = Drain {
             host: id,
@@ -248,13 +254,12 @@ impl Host {
             tally,
             alarm,
             news: Some(news),
-            announcer: Some(announcer),
             to_settler: Some(to_settler),
             stop,
             last,
             timeout: config.drain_timeout,
         };
-        Ok(Self { tasks, drain, settler, state, first_pass })
+        Ok(Self { parts: Parts { intake, upkeep, settler, announcer }, drain, fault, state, first_pass })
     }
 }
 
@@ -263,15 +268,24 @@ fn on_settled(
     runner: Arc<Runner>,
     promoter: mpsc::UnboundedSender<Due>,
     alarm: Alarm,
+    lease: Duration,
 ) -> impl Fn(Ticket, Verdict) + Sync {
     move |ticket, verdict| {
-        if matches!(verdict, Verdict::Refused | Verdict::Fenced) {
-            // The entry may be pending for this host, under a later claim even, and nobody works on it.
+        // The entry may be pending for this host, under a later claim even, and nobody works on it. What Redis refuses
+        // it may go on refusing, so such a call is looked for no sooner than a dead host's would be.
+        let look_after = match verdict {
+            Verdict::Done | Verdict::Duplicate => None,
+            Verdict::Fenced => Some(Duration::ZERO),
+            Verdict::Refused => Some(lease),
+        };
+        if let Some(pause) = look_after {
             let alarm = alarm.clone();
-            tokio::spawn(async move { alarm.look_for_lost().await });
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                alarm.look_for_lost().await;
+            });
         }
-        if let Some((function, due_ms)) = runner.settled(ticket, verdict) {
-            let wait = Duration::from_millis(due_ms.saturating_sub(now_ms()));
+        if let Some((function, wait)) = runner.settled(ticket, verdict) {
             // At the end of a drain the promoter is gone; the next sweep of any host finds the call.
             _ = promoter.send(Due { function, wait });
         }
@@ -286,6 +300,9 @@ async fn wake_on_change(catalog: Arc<Published>, alarm: Alarm, stop: Cancellatio
             changed = changes.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
+        // At a start, functions come one by one; the reader takes in what has come together.
+        tokio::time::sleep(COALESCE).await;
+        changes.mark_unchanged();
         alarm.waker.wake().await;
     }
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 use baton_broker::Presence;
 use baton_model::{HostRecord, HostState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::catalog::Published;
+
+/// The least time between two writes for changes of the catalog.
+const COALESCE: Duration = Duration::from_millis(50);
 
 /// Writes the record when it changes, and once a lease in any case.
 pub(crate) struct Keeper {
@@ -18,6 +22,8 @@ pub(crate) struct Keeper {
     pub(crate) record: HostRecord,
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) lease: Duration,
+    /// Up to which change of the catalog the record in Redis is true.
+    pub(crate) written: watch::Sender<u64>,
 }
 
 impl Keeper {
@@ -26,7 +32,8 @@ impl Keeper {
         let mut changes = self.catalog.changes();
         let mut backoff = Backoff::new("keeping this host's record");
         loop {
-            changes.mark_unchanged();
+            let change = *changes.borrow_and_update();
+            let began = Instant::now();
             self.record.functions = self.catalog.snapshot().loaded();
             self.record.state = *self.state.borrow_and_update();
             // Written whole each time, so that what a flush took is mended with the next.
@@ -37,9 +44,11 @@ impl Keeper {
                 }
             }
             backoff.succeeded();
+            self.written.send_replace(change);
             tokio::select! {
                 () = tokio::time::sleep(self.lease) => {}
-                _ = changes.changed() => {}
+                // At a start, functions come one by one; the record is written for all that come together.
+                _ = changes.changed() => tokio::time::sleep_until(began + COALESCE).await,
                 _ = self.state.changed() => {}
                 () = stop.cancelled() => return,
             }

@@ -15,6 +15,7 @@ mod flights;
 mod folder;
 mod guest_log;
 mod host;
+mod intake;
 mod keeper;
 mod loading;
 mod manifest;

@@ -30,6 +30,7 @@ struct RetryTable {
     attempts_max: Option<u32>,
     backoff_base_ms: Option<u64>,
     backoff_max_ms: Option<u64>,
+    hosts_lost_max: Option<u32>,
 }
 
 impl Manifest {
@@ -60,6 +61,7 @@ impl Manifest {
             attempts_max: table.attempts_max.unwrap_or(host.attempts_max),
             backoff_base: table.backoff_base_ms.map_or(host.backoff_base, Duration::from_millis),
             backoff_max: table.backoff_max_ms.map_or(host.backoff_max, Duration::from_millis),
+            hosts_lost_max: table.hosts_lost_max.unwrap_or(host.hosts_lost_max),
         })
     }
 }

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::Queue;
+use baton_broker::{BrokerError, Queue};
 use baton_model::FunctionId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+
+/// How long a function is left alone whose delayed calls Redis does not let be moved.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// A call of `function` is due after `wait`.
 pub(crate) struct Due {
@@ -58,6 +61,11 @@ impl Promoter {
                 Ok((_, None)) => {
                     backoff.succeeded();
                     agenda.remove(&function);
+                }
+                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
+                    // The fault lies with this function's keys. The others go on.
+                    tracing::warn!(%function, %error, "its delayed calls cannot be woken; trying again in a while");
+                    agenda.insert(function, Instant::now() + REFUSED_PAUSE);
                 }
                 Err(error) => tokio::select! {
                     () = backoff.failed(&error) => {}

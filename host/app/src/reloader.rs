@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::News;
 use crate::catalog::Published;
-use crate::folder::{self, Found, Stamps};
+use crate::folder::{self, Found, Look, Stamps};
 use crate::loading::{Ended, Loader};
 use crate::watch::{Depth, Watch};
 
@@ -94,12 +94,12 @@ impl Reloader {
             Err(_) => return self.rescan,
         };
         watch.follow(&look.folders);
-        for (path, reason) in look.refused {
+        for (path, reason) in &look.refused {
             known.say(format!("{} is no function: {reason}", path.display()));
         }
         let now = Instant::now();
         let mut again = self.rescan;
-        again = again.min(self.note_missing(known, &look.functions, now));
+        again = again.min(self.note_missing(known, &look, now));
         for (function, found) in look.functions {
             if known.settled.get(&function) == Some(&found.stamps) {
                 known.candidates.remove(&function);
@@ -160,11 +160,12 @@ impl Reloader {
     }
 
     /// Takes out functions whose file has been away for long enough; says when to look again.
-    fn note_missing(&self, known: &mut Known, found: &BTreeMap<FunctionId, Found>, now: Instant) -> Duration {
-        known.candidates.retain(|function, _| found.contains_key(function));
-        known.missing.retain(|function, _| !found.contains_key(function));
+    fn note_missing(&self, known: &mut Known, look: &Look, now: Instant) -> Duration {
+        let is_there = |function: &FunctionId| look.functions.contains_key(function) || look.held.contains(function);
+        known.candidates.retain(|function, _| look.functions.contains_key(function));
+        known.missing.retain(|function, _| !is_there(function));
         let mut again = Duration::MAX;
-        let settled: Vec<FunctionId> = known.settled.keys().filter(|f| !found.contains_key(f)).cloned().collect();
+        let settled: Vec<FunctionId> = known.settled.keys().filter(|f| !is_there(f)).cloned().collect();
         for function in settled {
             let since = *known.missing.entry(function.clone()).or_insert(now);
             let left = (since + GONE).saturating_duration_since(now);
@@ -186,7 +187,7 @@ impl Reloader {
 
     fn tell(&self, notice: Notice, function: &FunctionId, digest: Option<Digest>) {
         // News are hints. When so many wait that there is no room, nobody misses one.
-        _ = self.news.try_send(News { notice, function: function.clone(), digest });
+        _ = self.news.try_send(News { notice, function: function.clone(), digest, change: self.catalog.change() });
     }
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_broker::{BrokerError, LeaseKeeper, Renewal};
+use baton_broker::{LeaseKeeper, Renewal};
 use baton_model::{FunctionId, Lease};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::Alarm;
 use crate::flights::{FlightKey, Flights};
+use crate::intake::Alarm;
 
 /// Leases that go to Redis in one script run.
 const BATCH_MAX: usize = 256;
@@ -22,23 +23,28 @@ pub(crate) struct Renewer {
 }
 
 impl Renewer {
-    /// Renews until `stop`, which comes after the drain: leases are kept while attempts finish.
+    /// Renews until `stop`, which comes after the drain: leases are kept while attempts finish. Beside that, and never
+    /// held up by it, attempts are stopped whose lease could not be renewed in time.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.renew_due() => {}
+            () = self.stop_lapsed() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn renew_due(&self) {
         let quarter = (self.lease / 4).max(Duration::from_millis(1));
         let mut ticks = tokio::time::interval(quarter);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
-            }
+            ticks.tick().await;
             // Younger ones are renewed at the next tick, when their lease still has more than half its length.
-            for (function, leases) in self.flights.leases_older_than(quarter / 2) {
-                for batch in leases.chunks(BATCH_MAX) {
-                    self.renew(&function, batch).await;
-                }
-            }
-            self.stop_lapsed().await;
+            let due = self.flights.leases_older_than(quarter / 2);
+            let batches =
+                due.iter().flat_map(|(function, leases)| leases.chunks(BATCH_MAX).map(move |batch| (function, batch)));
+            // All at once, each with its own time: a function that Redis does not answer for holds up no other.
+            join_all(batches.map(|(function, batch)| tokio::time::timeout(quarter, self.renew(function, batch)))).await;
         }
     }
 
@@ -46,8 +52,12 @@ impl Renewer {
         let asked = Instant::now();
         let answers = match self.keeper.renew(function, leases).await {
             Ok(answers) => answers,
-            Err(error) => return self.failed(function, &error),
+            Err(error) => {
+                tracing::debug!(%function, %error, "leases could not be renewed; trying again");
+                return;
+            }
         };
+        let mut is_lost = false;
         for (lease, renewal) in leases.iter().zip(answers) {
             let key = FlightKey { function: function.clone(), lease: *lease };
             match renewal {
@@ -57,30 +67,38 @@ impl Renewer {
                 Renewal::Lost => {
                     if self.flights.abandon(&key) {
                         tracing::warn!(%function, entry = %lease.entry, "lease lost; the attempt is stopped");
+                        is_lost = true;
                     }
                 }
             }
         }
-    }
-
-    fn failed(&self, function: &FunctionId, error: &BrokerError) {
-        tracing::debug!(%function, %error, "leases could not be renewed; trying again");
+        if is_lost {
+            // It may have been lost to a later claim of this very host.
+            self.alarm.look_for_lost().await;
+        }
     }
 
     /// An attempt whose lease this host could not renew in time is stopped before another host may start the call.
     async fn stop_lapsed(&self) {
-        let mut stopped = false;
-        for (function, leases) in self.flights.leases_older_than(self.lease.mul_f64(0.9)) {
-            for lease in leases {
-                let key = FlightKey { function: function.clone(), lease };
-                if self.flights.abandon(&key) {
-                    tracing::warn!(%function, entry = %lease.entry, "lease ran out while Redis was away; the attempt is stopped");
-                    stopped = true;
+        let mut ticks = tokio::time::interval((self.lease / 40).max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut is_stopped = false;
+            for (function, leases) in self.flights.leases_older_than(self.lease.mul_f64(0.9)) {
+                for lease in leases {
+                    let key = FlightKey { function: function.clone(), lease };
+                    if self.flights.abandon(&key) {
+                        tracing::warn!(%function, entry = %lease.entry, "lease ran out while Redis was away; the attempt is stopped");
+                        is_stopped = true;
+                    }
                 }
             }
-        }
-        if stopped {
-            self.alarm.look_for_lost().await;
+            if is_stopped {
+                let alarm = self.alarm.clone();
+                // Redis is away, so this may take a while; stopping others must not wait for it.
+                tokio::spawn(async move { alarm.look_for_lost().await });
+            }
         }
     }
 }

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Published, Revision};
 use crate::clock::now_ms;
-use crate::flights::{Boarding, FlightKey, Flights};
+use crate::flights::{FlightKey, Flights};
 use crate::guest_log::GuestLog;
 use crate::seats::Seat;
 use crate::tally::Tally;
@@ -25,6 +26,8 @@ use crate::tally::Tally;
 pub(crate) struct Ticket {
     key: FlightKey,
     outcome: &'static str,
+    /// For a call that gets another attempt: how long it waits.
+    retry_after: Option<Duration>,
     _seat: Option<Seat>,
 }
 
@@ -35,6 +38,8 @@ pub(crate) struct Runner {
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) tally: Arc<Tally>,
+    /// Cancelled when an attempt panics: that is a fault of the host.
+    pub(crate) fault: CancellationToken,
     /// How long a call waits that this host has read but cannot run.
     pub(crate) hand_back_after: Duration,
 }
@@ -43,8 +48,8 @@ pub(crate) struct Runner {
 pub(crate) type ToSettler = mpsc::Sender<Settled<Ticket>>;
 
 impl Runner {
-    /// Starts calls that were read, each on its seat. Returns when each has ended, or has a task of its own because
-    /// it waits for something.
+    /// Starts calls that are in flight, each on its seat. Returns when each has ended, or has a task of its own
+    /// because it waits for something.
     pub(crate) async fn start(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
         for (incoming, seat) in batch {
             match incoming {
@@ -58,14 +63,10 @@ impl Runner {
 
     async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler) {
         let key = FlightKey::of(&delivery);
-        match self.flights.board(&delivery) {
-            Boarding::Boarded => {}
-            Boarding::Twice => return,
-        }
         let revision = self.catalog.snapshot().get(&delivery.call.function).cloned();
         let Some(revision) = revision else {
             // The function was taken out between the read and now. The call waits, as those in the stream do.
-            return self.hand_back(delivery, seat, Some(self.hand_back_after), settler).await;
+            return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
         };
         let inline = revision.is_quick();
         let attempt = self.clone().attempt(delivery, seat, revision, settler.clone());
@@ -81,38 +82,58 @@ impl Runner {
     async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
         let Delivery { call, lease } = delivery;
         let key = FlightKey { function: call.function.clone(), lease };
-        if let Some(document) = self.earlier_result(&call).await {
-            if self.flights.begin_settling(&key) {
-                let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                let ticket = Ticket { key, outcome: "sent twice", _seat: Some(seat) };
-                send(&settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
-            }
-            return;
-        }
-        let started_ms = now_ms();
+        let guard = PanicGuard { runner: &self, key: &key };
+        let mut run =
+            Run { attempts: call.attempt, started_ms: Some(now_ms()), digest: Some(revision.component.digest()) };
         let started = Instant::now();
-        let log = Arc::new(GuestLog::new(call.clone()));
-        let invocation = Invocation { call: call.clone(), limits: revision.limits, log };
-        let outcome = revision.component.execute(invocation).await;
+        let outcome = match self.refusal(&call, lease, &revision, &mut run).await {
+            Some(Refusal::Outcome(outcome)) => outcome,
+            Some(Refusal::Settled(document)) => {
+                if self.flights.begin_settling(&key) {
+                    let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
+                    send(&settler, call.function.clone(), lease, settlement, "sent twice", Some(seat)).await;
+                }
+                return;
+            }
+            None => {
+                let log = Arc::new(GuestLog::new(call.clone()));
+                let invocation = Invocation { call: call.clone(), limits: revision.limits, log };
+                revision.component.execute(invocation).await
+            }
+        };
         let took = started.elapsed();
         revision.took(took);
+        drop(guard);
 
         if !self.flights.begin_settling(&key) {
             // The lease was lost, or the call was handed back, while the attempt ran. Another attempt has the word.
             return;
         }
-        let digest = revision.component.digest();
         let word = outcome_word(&outcome);
         tracing::debug!(
             target: "baton::call",
             function = %call.function, call = %call.id, attempt = call.attempt, outcome = word,
-            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %digest.short(),
+            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %revision.component.digest().short(),
             failure = failure_text(&outcome), "call ended"
         );
-        let run = Run { started_ms: Some(started_ms), digest: Some(digest) };
         let settlement = self.settlement(&call, outcome, &revision.retry, run);
-        let ticket = Ticket { key, outcome: word, _seat: Some(seat) };
-        send(&settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
+        send(&settler, call.function.clone(), lease, settlement, word, Some(seat)).await;
+    }
+
+    /// Why a call is not run at all, if it is not.
+    async fn refusal(&self, call: &Call, lease: Lease, revision: &Revision, run: &mut Run) -> Option<Refusal> {
+        if let Some(document) = self.earlier_result(call).await {
+            return Some(Refusal::Settled(document));
+        }
+        if call.deadline_ms.is_some_and(|deadline| deadline <= now_ms()) {
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            return Some(Refusal::Outcome(Outcome::DeadlinePassed));
+        }
+        if lease.claims > revision.retry.hosts_lost_max {
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            return Some(Refusal::Outcome(Outcome::HostsLost { hosts: lease.claims }));
+        }
+        None
     }
 
     /// The same id is the same call: what was sent before under the caller's own id is not run again. Calls without an
@@ -129,7 +150,7 @@ impl Runner {
         let document = |status, error, media_type: String, payload: Bytes| {
             let mut document = ResultDocument::new(status, call.id.clone(), media_type, payload);
             document.error = error;
-            document.attempts = call.attempt;
+            document.attempts = run.attempts;
             document.digest = run.digest;
             document.host = Some(self.host.clone());
             document.accepted_ms = call.accepted_ms;
@@ -138,7 +159,8 @@ impl Runner {
             document.encode()
         };
         let plain = || "application/json".to_owned();
-        match decide(outcome, call.attempt, retry, rand::random()) {
+        let left = call.deadline_ms.map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms())));
+        match decide(outcome, call.attempt, retry, left, rand::random()) {
             Disposition::Answer(reply) => Settlement::Finish {
                 id: call.id.clone(),
                 document: document(Status::Ok, None, reply.media_type, reply.body),
@@ -173,7 +195,7 @@ impl Runner {
                     reply: call.reply.clone(),
                     reason: reason.to_owned(),
                     error: message,
-                    attempts: call.attempt,
+                    attempts: run.attempts,
                     digest: run.digest,
                 }
             }
@@ -198,65 +220,102 @@ impl Runner {
         document.accepted_ms = lease.entry.ms();
         document.finished_ms = now_ms();
         let settlement = Settlement::of_malformed(malformed, document.encode());
-        let key = FlightKey { function: function.clone(), lease };
-        let ticket = Ticket { key, outcome: reason, _seat: Some(seat) };
-        send(settler, Settled { function, lease, settlement, ticket }).await;
+        self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
+        send(settler, function, lease, settlement, reason, Some(seat)).await;
     }
 
-    async fn hand_back(&self, delivery: Delivery, seat: Seat, after: Option<Duration>, settler: &ToSettler) {
+    /// Gives back what was read and never started: at once, as if it had not been read.
+    pub(crate) async fn give_back(&self, incoming: Incoming, settler: &ToSettler) {
+        match incoming {
+            Incoming::Call(delivery) => self.hand_back(delivery, None, None, settler).await,
+            // It stays pending, and is buried by whoever takes it over.
+            Incoming::Malformed(function, lease, _) => self.flights.land(&FlightKey { function, lease }),
+        }
+    }
+
+    async fn hand_back(&self, delivery: Delivery, seat: Option<Seat>, after: Option<Duration>, settler: &ToSettler) {
         if self.flights.begin_settling(&FlightKey::of(&delivery)) {
             let attempt = delivery.call.attempt;
-            self.requeue(delivery, Some(seat), attempt, after, settler).await;
+            requeue(delivery, seat, attempt, after, settler).await;
         }
     }
 
     /// Gives back a call whose attempt was stopped. A successor can start it at once.
     pub(crate) async fn hand_over(&self, delivery: Delivery, settler: &ToSettler) {
         let attempt = delivery.call.attempt.saturating_add(1);
-        self.requeue(delivery, None, attempt, None, settler).await;
+        requeue(delivery, None, attempt, None, settler).await;
     }
 
-    async fn requeue(
-        &self,
-        delivery: Delivery,
-        seat: Option<Seat>,
-        attempt: u32,
-        after: Option<Duration>,
-        settler: &ToSettler,
-    ) {
-        let key = FlightKey::of(&delivery);
-        let Delivery { call, lease } = delivery;
-        let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
-        let ticket = Ticket { key, outcome: "handed back", _seat: seat };
-        send(settler, Settled { function: call.function.clone(), lease, settlement, ticket }).await;
-    }
-
-    /// What the settler says about a ticket. Returns the function if a call of it waits for its time now, with when
-    /// that is.
-    pub(crate) fn settled(&self, ticket: Ticket, verdict: Verdict) -> Option<(FunctionId, u64)> {
-        let Ticket { key, outcome, _seat } = ticket;
+    /// What the settler says about a ticket. Returns the function if a call of it waits for its time now, with how
+    /// long.
+    pub(crate) fn settled(&self, ticket: Ticket, verdict: Verdict) -> Option<(FunctionId, Duration)> {
+        let Ticket { key, outcome, retry_after, _seat } = ticket;
         self.flights.land(&key);
         self.tally.count(outcome, verdict);
         match verdict {
-            Verdict::Done { due_ms: 0 } | Verdict::Duplicate => None,
-            Verdict::Done { due_ms } => Some((key.function, due_ms)),
+            Verdict::Done | Verdict::Duplicate => retry_after.map(|wait| (key.function, wait)),
             Verdict::Fenced => {
-                tracing::warn!(function = %key.function, entry = %key.lease.entry, "late result refused: another host holds the call");
-                None
+                tracing::warn!(function = %key.function, entry = %key.lease.entry, "late result refused: the call is not this host's any more");
+                // Or the answer to the first try was lost, and the call waits already.
+                retry_after.map(|_| (key.function, Duration::ZERO))
             }
             Verdict::Refused => None,
         }
     }
 }
 
+/// Why a call is not run.
+enum Refusal {
+    /// It ends with this.
+    Outcome(Outcome),
+    /// It has this result already.
+    Settled(Vec<u8>),
+}
+
+/// Makes a panic in an attempt what it is: a fault of the host, after which it drains. The call is left to its lease.
+struct PanicGuard<'a> {
+    runner: &'a Runner,
+    key: &'a FlightKey,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(function = %self.key.function, entry = %self.key.lease.entry, "the host failed in an attempt");
+            self.runner.flights.land(self.key);
+            self.runner.fault.cancel();
+        }
+    }
+}
+
 /// What an attempt leaves for the result document.
 struct Run {
+    attempts: u32,
     started_ms: Option<u64>,
     digest: Option<Digest>,
 }
 
-async fn send(settler: &ToSettler, settled: Settled<Ticket>) {
-    if settler.send(settled).await.is_err() {
+async fn requeue(delivery: Delivery, seat: Option<Seat>, attempt: u32, after: Option<Duration>, settler: &ToSettler) {
+    let Delivery { call, lease } = delivery;
+    let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
+    send(settler, call.function.clone(), lease, settlement, "handed back", seat).await;
+}
+
+async fn send(
+    settler: &ToSettler,
+    function: FunctionId,
+    lease: Lease,
+    settlement: Settlement,
+    outcome: &'static str,
+    seat: Option<Seat>,
+) {
+    let retry_after = match &settlement {
+        Settlement::Requeue { after, .. } => *after,
+        Settlement::Finish { .. } | Settlement::Bury { .. } => None,
+    };
+    let key = FlightKey { function: function.clone(), lease };
+    let ticket = Ticket { key, outcome, retry_after, _seat: seat };
+    if settler.send(Settled { function, lease, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
     }
@@ -274,6 +333,7 @@ fn outcome_word(outcome: &Outcome) -> &'static str {
         Outcome::OutOfMemory { .. } => "memory",
         Outcome::ResultTooLarge { .. } => "result-too-large",
         Outcome::HostFault { .. } => "host-fault",
+        Outcome::HostsLost { .. } => "hosts-lost",
     }
 }
 
@@ -292,6 +352,7 @@ fn failure_text(outcome: &Outcome) -> &str {
         | Outcome::TimedOut { .. }
         | Outcome::DeadlinePassed
         | Outcome::OutOfMemory { .. }
+        | Outcome::HostsLost { .. }
         | Outcome::ResultTooLarge { .. } => "",
     }
 }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::catalog::Published;
-use crate::consumer::Alarm;
+use crate::flights::{Boarding, Flights};
+use crate::intake::Alarm;
 use crate::promoter::Due;
 use crate::runner::{Runner, ToSettler};
 use crate::seats::{Seat, Seats};
@@ -25,6 +26,8 @@ const CLAIM_MAX: usize = 64;
 
 /// How many leases pass between two looks of the slow round.
 const ROUND_EVERY: u32 = 4;
+/// How many functions are looked at in each lease while there are other hosts.
+const ROUND_WITH_OTHERS: usize = 16;
 
 /// What the sweeper is made from.
 pub(crate) struct Sweeper {
@@ -32,6 +35,7 @@ pub(crate) struct Sweeper {
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
+    pub(crate) flights: Arc<Flights>,
     pub(crate) seats: Seats,
     pub(crate) runner: Arc<Runner>,
     pub(crate) settler: ToSettler,
@@ -90,25 +94,24 @@ impl Sweeper {
     async fn look(&self, agenda: &mut Agenda) -> Result<(), BrokerError> {
         let now = Instant::now();
         if agenda.roll_call <= now {
-            agenda.known = self.presence.known().await?;
-            let others = agenda.known.iter().any(|host| *host != self.host);
-            let functions: Vec<FunctionId> = self.catalog.snapshot().functions().cloned().collect();
-            if others {
-                agenda.due.extend(functions.into_iter().map(|function| (function, now)));
-                self.forget_dead(&agenda.known).await?;
-            } else if agenda.roll_calls.is_multiple_of(ROUND_EVERY)
-                && let Some(function) = agenda.next_in_round(functions)
-            {
-                // A lone host has nobody whose calls could be left. One function in turn is looked at all the same.
-                agenda.due.insert(function, now);
-            }
-            agenda.roll_call = now + self.lease;
-            agenda.roll_calls = agenda.roll_calls.wrapping_add(1);
+            self.call_the_roll(agenda, now).await?;
         }
         let due: Vec<FunctionId> =
             agenda.due.iter().filter(|(_, at)| **at <= now).map(|(function, _)| function.clone()).collect();
         for function in due {
-            let next = self.sweep(&function, &agenda.known).await?;
+            let next = match self.sweep(&function, &agenda.known).await {
+                Ok(next) => next,
+                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
+                    // The fault lies with this function's keys. The others are looked at all the same.
+                    tracing::warn!(%function, %error, "what other hosts left of its calls cannot be seen");
+                    Some(self.lease)
+                }
+                Err(error) => {
+                    // Entries may have been claimed by an answer that was lost.
+                    self.alarm.look_for_lost().await;
+                    return Err(error);
+                }
+            };
             match next {
                 Some(wait) => agenda.due.insert(function, Instant::now() + wait),
                 None => agenda.due.remove(&function),
@@ -117,22 +120,48 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Hosts whose record has expired are gone. Their calls are found by their leases.
-    async fn forget_dead(&self, known: &[HostId]) -> Result<(), BrokerError> {
+    /// Who is there? When somebody has gone, all functions are looked at; otherwise a few in turn, slowly.
+    async fn call_the_roll(&self, agenda: &mut Agenda, now: Instant) -> Result<(), BrokerError> {
+        agenda.known = self.presence.known().await?;
+        let others = agenda.known.iter().any(|host| *host != self.host);
+        let functions: Vec<FunctionId> = self.catalog.snapshot().functions().cloned().collect();
+        let is_one_gone = others && self.forget_dead(&agenda.known).await?;
+        if is_one_gone {
+            agenda.due.extend(functions.into_iter().map(|function| (function, now)));
+        } else if others || agenda.roll_calls.is_multiple_of(ROUND_EVERY) {
+            // A lone host has nobody whose calls could be left. One function in turn is looked at all the same.
+            for _ in 0..if others { ROUND_WITH_OTHERS } else { 1 } {
+                let next = agenda.next_in_round(&functions);
+                agenda.due.extend(next.map(|function| (function, now)));
+            }
+        }
+        agenda.roll_call = now + self.lease;
+        agenda.roll_calls = agenda.roll_calls.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Hosts whose record has expired are gone. Their calls are found by their leases. True if there was one.
+    async fn forget_dead(&self, known: &[HostId]) -> Result<bool, BrokerError> {
         let others: Vec<HostId> = known.iter().filter(|host| **host != self.host).cloned().collect();
+        let mut is_one_gone = false;
         for (host, record) in others.iter().zip(self.presence.records(&others).await?) {
             if record.is_none() {
                 tracing::info!(%host, "a host is gone without leaving; its calls are taken over as their leases lapse");
                 self.presence.remove(host).await?;
+                is_one_gone = true;
             }
         }
-        Ok(())
+        Ok(is_one_gone)
     }
 
     /// Looks at one function; returns when to look again, if something there will become due.
     async fn sweep(&self, function: &FunctionId, live: &[HostId]) -> Result<Option<Duration>, BrokerError> {
-        let mut seats = self.room();
-        let swept = self.queue.sweep(&self.host, function, live, seats.len()).await?;
+        let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect();
+        let mut swept = self.queue.sweep(&self.host, function, live, seats.len()).await?;
+        if swept.backlog.next_lapse == Some(Duration::ZERO) && seats.is_empty() {
+            seats.push(self.seat_in_turn().await);
+            swept = self.queue.sweep(&self.host, function, live, seats.len()).await?;
+        }
         if let Some(wait) = swept.backlog.next_due {
             // The promoter outlives this task by design; a failed send means that the host is ending.
             _ = self.promoter.send(Due { function: function.clone(), wait });
@@ -140,24 +169,24 @@ impl Sweeper {
         if !swept.claimed.is_empty() {
             tracing::info!(%function, calls = swept.claimed.len(), "took over calls whose host is gone");
         }
-        let is_full = !swept.claimed.is_empty() && seats.len() == swept.claimed.len();
-        let batch = swept.claimed.into_iter().zip(seats.drain(..)).collect();
+        let boarded = swept.claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
+        let batch = boarded.zip(seats.drain(..)).collect();
         self.runner.start(batch, &self.settler).await;
-        let next = swept.backlog.next_lapse;
-        if is_full {
-            return Ok(Some(Duration::ZERO));
-        }
-        if next == Some(Duration::ZERO) {
-            // Every seat is taken: by long calls, or by the reader, which gives them back when it is woken.
-            self.alarm.waker.wake().await;
-            return Ok(Some(Duration::from_millis(20)));
-        }
-        // A little later than the lapse, so that one look is enough.
-        Ok(next.map(|wait| wait + Duration::from_millis(5)))
+        // A little later than the lapse, so that one look is enough; at once if something was left over.
+        Ok(swept.backlog.next_lapse.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(5) }))
     }
 
-    fn room(&self) -> Vec<Seat> {
-        std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect()
+    /// Waits in turn for a seat. The reader may hold all that are free, and gives them back when it is woken; whoever
+    /// waits here is served before it takes new ones.
+    async fn seat_in_turn(&self) -> Seat {
+        let seat = self.seats.take_up_to(1);
+        tokio::pin!(seat);
+        tokio::select! {
+            biased;
+            seat = &mut seat => return seat,
+            () = self.alarm.waker.wake() => {}
+        }
+        seat.await
     }
 }
 
@@ -174,7 +203,7 @@ impl Agenda {
         }
     }
 
-    fn next_in_round(&mut self, functions: Vec<FunctionId>) -> Option<FunctionId> {
+    fn next_in_round(&mut self, functions: &[FunctionId]) -> Option<FunctionId> {
         let after = self.round.take();
         let next = functions.iter().find(|function| after.as_ref().is_none_or(|after| *function > after));
         self.round = next.or(functions.first()).cloned();

@@ -20,8 +20,8 @@ impl Tally {
     pub(crate) fn count(&self, outcome: &'static str, verdict: Verdict) {
         match (verdict, outcome) {
             (Verdict::Fenced, _) => _ = self.fenced.fetch_add(1, Relaxed),
-            (Verdict::Done { .. } | Verdict::Duplicate, "ok") => _ = self.ok.fetch_add(1, Relaxed),
-            (Verdict::Done { .. } | Verdict::Duplicate | Verdict::Refused, outcome) => {
+            (Verdict::Done | Verdict::Duplicate, "ok") => _ = self.ok.fetch_add(1, Relaxed),
+            (Verdict::Done | Verdict::Duplicate | Verdict::Refused, outcome) => {
                 *self.others.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
             }
         }

@@ -3,6 +3,7 @@
 //! A hint says that it is time to look, never what happened: events are lost, doubled and differ by file system.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(crate) enum Depth {
 pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
     depth: Depth,
-    watched: BTreeSet<PathBuf>,
+    /// The folders, each with the inode that is watched: one that was made anew is another.
+    watched: BTreeSet<(PathBuf, u64)>,
     hint: Arc<Notify>,
 }
 
@@ -54,20 +56,21 @@ impl Watch {
     /// Watches exactly these folders from now on.
     pub(crate) fn follow(&mut self, folders: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted: BTreeSet<PathBuf> = folders.iter().cloned().collect();
+        let inode = |path: &PathBuf| std::fs::metadata(path).ok().map(|meta| (path.clone(), meta.ino()));
+        let wanted: BTreeSet<(PathBuf, u64)> = folders.iter().filter_map(inode).collect();
         let mode = match self.depth {
             Depth::Files => RecursiveMode::NonRecursive,
             Depth::Tree => RecursiveMode::Recursive,
         };
-        for gone in self.watched.difference(&wanted) {
+        for (gone, _) in self.watched.difference(&wanted) {
             // It fails when the folder is gone, and then there is nothing left to unwatch.
             _ = watcher.unwatch(gone);
         }
-        let mut watched: BTreeSet<PathBuf> = self.watched.intersection(&wanted).cloned().collect();
+        let mut watched: BTreeSet<(PathBuf, u64)> = self.watched.intersection(&wanted).cloned().collect();
         for new in wanted.difference(&self.watched) {
-            match watcher.watch(new, mode) {
+            match watcher.watch(&new.0, mode) {
                 Ok(()) => _ = watched.insert(new.clone()),
-                Err(error) => tracing::debug!(folder = %new.display(), %error, "cannot be watched"),
+                Err(error) => tracing::debug!(folder = %new.0.display(), %error, "cannot be watched"),
             }
         }
         self.watched = watched;

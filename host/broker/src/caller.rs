@@ -7,9 +7,11 @@ use std::time::Duration;
 use baton_model::{CallId, FunctionId, ReplyTo, ResultDocument};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use redis::aio::PubSub;
 use redis::{Client, Value, cmd};
-use tokio::sync::{OnceCell, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::BrokerError;
 use crate::keys::Keys;
@@ -17,8 +19,11 @@ use crate::link::{BrokerConfig, Link};
 
 /// How long a caller trusts its subscription before it looks at the result key.
 const POLL: Duration = Duration::from_secs(1);
-/// The most results that are kept for calls whose ids this caller has not learnt yet.
-const EARLY_MAX: usize = 10_000;
+/// How long a subscription may take to come about.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most results that are kept for calls whose ids this caller has not learnt yet. Those that come after nobody waits
+/// for them any more land there too.
+const EARLY_MAX: usize = 1_000;
 
 /// What may be said with a call beside its payload.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +34,10 @@ pub struct SendOptions {
     pub media_type: Option<String>,
     /// When the answer stops being of use, in Unix milliseconds.
     pub deadline_ms: Option<u64>,
+    /// W3C Trace Context.
+    pub traceparent: Option<String>,
+    /// W3C trace state.
+    pub tracestate: Option<String>,
     /// Headers; their names start with `x-`.
     pub headers: Vec<(String, String)>,
 }
@@ -38,16 +47,66 @@ pub struct Caller {
     link: Link,
     keys: Keys,
     reply: ReplyTo,
+    /// One topic for each function that was called. A lock and no message: it is held for one map operation.
+    topics: Mutex<HashMap<FunctionId, Topic>>,
     waiting: Arc<Waiting>,
-    listening: OnceCell<Listening>,
+    /// The subscription, made on first use and anew when it broke. A lock and no message: it is held while one task
+    /// subscribes for all.
+    listening: tokio::sync::Mutex<Option<Listening>>,
 }
 
 /// The task that listens; it ends with the caller.
-struct Listening(AbortHandle);
+struct Listening(JoinHandle<()>);
 
 impl Drop for Listening {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What one function's results come under. Entry ids are each stream's own, so that two functions can have calls of the
+/// same id, and a notice does not name its function: the channel has to.
+#[derive(Debug, Clone)]
+struct Topic {
+    number: u64,
+    reply: ReplyTo,
+}
+
+/// A call, as results are sorted.
+type Key = (u64, CallId);
+
+/// A call that Redis has, and the place in which its result is waited for. Whoever drops it waits no more.
+pub struct Accepted {
+    function: FunctionId,
+    place: Place,
+}
+
+impl Accepted {
+    /// The call.
+    #[must_use]
+    pub fn id(&self) -> &CallId {
+        &self.place.key.1
+    }
+}
+
+/// One of those who wait for a call.
+struct Place {
+    waiting: Arc<Waiting>,
+    key: Key,
+    number: u64,
+    /// None once it is known that nothing will come through it.
+    notice: Option<oneshot::Receiver<ResultDocument>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut results = self.waiting.lock();
+        if let Some(places) = results.awaited.get_mut(&self.key) {
+            places.retain(|(number, _)| *number != self.number);
+            if places.is_empty() {
+                results.awaited.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -57,13 +116,16 @@ struct Waiting(Mutex<Results>);
 
 #[derive(Default)]
 struct Results {
-    awaited: HashMap<CallId, oneshot::Sender<ResultDocument>>,
+    /// By call; the same call may be waited for in several places.
+    awaited: HashMap<Key, Vec<(u64, oneshot::Sender<ResultDocument>)>>,
+    places: u64,
     /// Results that came before the answer to the `XADD` that names their call.
-    early: HashMap<CallId, ResultDocument>,
+    early: HashMap<Key, ResultDocument>,
 }
 
 impl Caller {
-    /// A caller that listens under the suffix `reply`. It connects on first use.
+    /// A caller that listens under suffixes that start with `reply`, which is at most 100 bytes long. It connects on
+    /// first use.
     ///
     /// # Errors
     /// [`BrokerError::BadUrl`].
@@ -72,8 +134,9 @@ impl Caller {
             link: Link::new(config.client()?),
             keys: config.keys(),
             reply,
+            topics: Mutex::default(),
             waiting: Arc::default(),
-            listening: OnceCell::new(),
+            listening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -102,14 +165,57 @@ impl Caller {
         options: &SendOptions,
         patience: Duration,
     ) -> Result<(CallId, Option<ResultDocument>), BrokerError> {
-        let listening = self.listening.get_or_try_init(|| self.listen()).await;
-        if let Err(error) = listening {
+        let mut accepted = self.accept(function, payload, options).await?;
+        let result = self.outcome(&mut accepted, patience).await?;
+        Ok((accepted.id().clone(), result))
+    }
+
+    /// Sends a call whose result somebody waits for: [`Caller::outcome`] gives it. The payload is Redis's from here on.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; whether the call was accepted is then unknown unless it has an id of its own.
+    pub async fn accept(
+        &self,
+        function: &FunctionId,
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<Accepted, BrokerError> {
+        if let Err(error) = self.subscribed().await {
             // The result can be read without a notice; it only takes longer.
             tracing::debug!(%error, "cannot subscribe, reading the result key instead");
         }
-        let id = self.add(function, payload, options, Some(&self.reply)).await?;
-        let result = self.wait(function, &id, patience).await?;
-        Ok((id, result))
+        let topic = self.topic(function)?;
+        let id = self.add(function, payload, options, Some(&topic.reply)).await?;
+        Ok(Accepted { function: function.clone(), place: Waiting::register(&self.waiting, (topic.number, id)) })
+    }
+
+    /// Waits for the result of an accepted call, for as long as `patience`. None if there is none by then; the wait may
+    /// be taken up again.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; the call stays accepted, and the wait may be taken up again.
+    pub async fn outcome(
+        &self,
+        accepted: &mut Accepted,
+        patience: Duration,
+    ) -> Result<Option<ResultDocument>, BrokerError> {
+        let Accepted { function, place } = accepted;
+        let end = tokio::time::Instant::now() + patience;
+        loop {
+            let look_at = end.min(tokio::time::Instant::now() + POLL);
+            match &mut place.notice {
+                Some(notice) => match tokio::time::timeout_at(look_at, notice).await {
+                    Ok(Ok(result)) => return Ok(Some(result)),
+                    Ok(Err(_)) => place.notice = None,
+                    Err(_) => {}
+                },
+                None => tokio::time::sleep_until(look_at).await,
+            }
+            let found = self.result(function, &place.key.1).await?;
+            if found.is_some() || look_at == end {
+                return Ok(found);
+            }
+        }
     }
 
     /// Waits for the result of a call, for as long as `patience`. None if there is none by then.
@@ -122,25 +228,9 @@ impl Caller {
         id: &CallId,
         patience: Duration,
     ) -> Result<Option<ResultDocument>, BrokerError> {
-        let mut notice = match self.waiting.register(id) {
-            Ok(result) => return Ok(Some(result)),
-            Err(notice) => notice,
-        };
-        let end = tokio::time::Instant::now() + patience;
-        loop {
-            let now = tokio::time::Instant::now();
-            let look_at = end.min(now + POLL);
-            match tokio::time::timeout_at(look_at, &mut notice).await {
-                Ok(Ok(result)) => return Ok(Some(result)),
-                Ok(Err(_)) => tokio::time::sleep_until(look_at).await,
-                Err(_) => {}
-            }
-            let found = self.result(function, id).await?;
-            if found.is_some() || look_at == end {
-                self.waiting.forget(id);
-                return Ok(found);
-            }
-        }
+        let topic = self.topic(function)?;
+        let place = Waiting::register(&self.waiting, (topic.number, id.clone()));
+        self.outcome(&mut Accepted { function: function.clone(), place }, patience).await
     }
 
     /// The result of a call that has ended. None if it has not, or if its result has expired.
@@ -156,6 +246,19 @@ impl Caller {
             }
             other => Err(BrokerError::shape("GET", &other)),
         }
+    }
+
+    fn topic(&self, function: &FunctionId) -> Result<Topic, BrokerError> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.get(function) {
+            return Ok(topic.clone());
+        }
+        let number = topics.len() as u64;
+        let reply = ReplyTo::parse(&format!("{}.{number}", self.reply))
+            .ok_or_else(|| BrokerError::Refused(format!("the reply suffix {} is longer than 100 bytes", self.reply)))?;
+        let topic = Topic { number, reply };
+        topics.insert(function.clone(), topic.clone());
+        Ok(topic)
     }
 
     async fn add(
@@ -179,6 +282,11 @@ impl Caller {
         if let Some(reply) = reply {
             add.arg("reply").arg(reply.as_str());
         }
+        for (name, value) in [("traceparent", &options.traceparent), ("tracestate", &options.tracestate)] {
+            if let Some(value) = value {
+                add.arg(name).arg(value);
+            }
+        }
         for (name, value) in &options.headers {
             add.arg(name).arg(value);
         }
@@ -189,30 +297,41 @@ impl Caller {
         Ok(options.id.clone().unwrap_or(entry))
     }
 
+    async fn subscribed(&self) -> Result<(), BrokerError> {
+        let mut listening = self.listening.lock().await;
+        if listening.as_ref().is_none_or(|task| task.0.is_finished()) {
+            *listening = Some(self.listen().await?);
+        }
+        Ok(())
+    }
+
     async fn listen(&self) -> Result<Listening, BrokerError> {
-        let client: &Client = self.link.client();
-        let mut subscription = client.get_async_pubsub().await?;
-        subscription.subscribe(self.keys.reply_channel(&self.reply)).await?;
+        let prefix = format!("{}.", self.keys.reply_channel(&self.reply));
+        let subscription = subscribe(self.link.client(), &prefix).await?;
         let waiting = self.waiting.clone();
         let task = tokio::spawn(async move {
             let mut messages = subscription.into_on_message();
             while let Some(message) = messages.next().await {
-                let mut documents = Bytes::copy_from_slice(message.get_payload_bytes());
-                while !documents.is_empty() {
-                    match ResultDocument::decode(&mut documents) {
-                        Ok(result) => waiting.deliver(result),
-                        Err(error) => {
-                            tracing::warn!(%error, "a notice cannot be read; its results are read from their keys");
-                            break;
-                        }
-                    }
+                let topic = message.get_channel_name().strip_prefix(&prefix).and_then(|number| number.parse().ok());
+                if let Some(topic) = topic {
+                    waiting.deliver_all(topic, Bytes::copy_from_slice(message.get_payload_bytes()));
                 }
             }
             // Without the subscription every wait goes on by reading result keys.
             waiting.all_silent();
         });
-        Ok(Listening(task.abort_handle()))
+        Ok(Listening(task))
     }
+}
+
+/// Hears every channel that starts with `prefix`.
+async fn subscribe(client: &Client, prefix: &str) -> Result<PubSub, BrokerError> {
+    let silent = |_| BrokerError::Unreachable("a subscription was not confirmed in time".to_owned());
+    let mut subscription = timeout(SUBSCRIBE_TIMEOUT, client.get_async_pubsub()).await.map_err(silent)??;
+    let literal = prefix.chars().flat_map(|c| "*?[]\\".contains(c).then_some('\\').into_iter().chain([c]));
+    let pattern: String = literal.chain(['*']).collect();
+    timeout(SUBSCRIBE_TIMEOUT, subscription.psubscribe(pattern)).await.map_err(silent)??;
+    Ok(subscription)
 }
 
 impl Waiting {
@@ -220,32 +339,43 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The result, if it came early; otherwise what it will come through.
-    fn register(&self, id: &CallId) -> Result<ResultDocument, oneshot::Receiver<ResultDocument>> {
-        let mut results = self.lock();
-        if let Some(result) = results.early.remove(id) {
-            return Ok(result);
-        }
+    /// A place for the result, which is there already if it came early.
+    fn register(waiting: &Arc<Self>, key: Key) -> Place {
         let (sender, receiver) = oneshot::channel();
-        results.awaited.insert(id.clone(), sender);
-        Err(receiver)
+        let mut results = waiting.lock();
+        results.places += 1;
+        let number = results.places;
+        match results.early.remove(&key) {
+            Some(result) => drop(sender.send(result)),
+            None => results.awaited.entry(key.clone()).or_default().push((number, sender)),
+        }
+        Place { waiting: waiting.clone(), key, number, notice: Some(receiver) }
     }
 
-    fn deliver(&self, result: ResultDocument) {
-        let mut results = self.lock();
-        match results.awaited.remove(&result.id) {
-            Some(sender) => drop(sender.send(result)),
-            None => {
-                if results.early.len() >= EARLY_MAX {
-                    results.early.clear();
+    /// Delivers the result documents of one notice.
+    fn deliver_all(&self, topic: u64, mut documents: Bytes) {
+        while !documents.is_empty() {
+            match ResultDocument::decode(&mut documents) {
+                Ok(result) => self.deliver((topic, result.id.clone()), result),
+                Err(error) => {
+                    tracing::warn!(%error, "a notice cannot be read; its results are read from their keys");
+                    return;
                 }
-                results.early.insert(result.id.clone(), result);
             }
         }
     }
 
-    fn forget(&self, id: &CallId) {
-        self.lock().awaited.remove(id);
+    fn deliver(&self, key: Key, result: ResultDocument) {
+        let mut results = self.lock();
+        match results.awaited.remove(&key) {
+            Some(places) => places.into_iter().for_each(|(_, sender)| drop(sender.send(result.clone()))),
+            None => {
+                if results.early.len() >= EARLY_MAX {
+                    results.early.clear();
+                }
+                results.early.insert(key, result);
+            }
+        }
     }
 
     fn all_silent(&self) {

@@ -1,6 +1,6 @@
 //! What can go wrong between Baton and Redis, sorted by what a caller does about it.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 /// Why something could not be said to Redis.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,11 @@ pub enum BrokerError {
     /// A stream has no consumer group, or is gone: it was flushed, deleted or failed over. The group has to be made anew.
     #[error("a consumer group is missing: {0}")]
     NoGroup(String),
-    /// Redis cannot do it now: it loads its data, is read-only, is out of memory or fails over. Trying again may help.
+    /// Redis does not know a script, as after a restart. Nothing was carried out.
+    #[error("redis does not know the script")]
+    NoScript,
+    /// Redis cannot do it now: it loads its data, is read-only, is out of memory, fails over, or does not let this
+    /// client in. Trying again may help.
     #[error("redis is not able to do this now: {0}")]
     Unable(String),
     /// Redis refuses for good, or answers with what no Redis should.
@@ -35,7 +39,7 @@ impl BrokerError {
     pub fn is_connection(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::BadUrl { .. } | Self::NoGroup(_) | Self::Unable(_) | Self::Refused(_) => false,
+            Self::BadUrl { .. } | Self::NoGroup(_) | Self::NoScript | Self::Unable(_) | Self::Refused(_) => false,
         }
     }
 
@@ -51,24 +55,21 @@ impl From<RedisError> for BrokerError {
         if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
             return Self::Unreachable(text);
         }
-        match error.code() {
-            Some("NOGROUP" | "UNBLOCKED") => return Self::NoGroup(text),
-            Some("OOM" | "LOADING" | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "BUSY") => return Self::Unable(text),
+        match error.kind() {
+            // A protocol error leaves the connection in an unknown state.
+            ErrorKind::Parse => return Self::Unreachable(text),
+            ErrorKind::Client | ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig => {
+                return Self::Refused(text);
+            }
             _ => {}
         }
-        match error.kind() {
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly,
-            ) => Self::Unable(text),
-            // A protocol error leaves the connection in an unknown state.
-            ErrorKind::Parse => Self::Unreachable(text),
-            _ => Self::Refused(text),
+        match error.code() {
+            Some("NOGROUP" | "UNBLOCKED") => Self::NoGroup(text),
+            Some("NOSCRIPT") => Self::NoScript,
+            // What stands under a key is not ours, or the command is wrong: the same again would be answered the same.
+            Some("WRONGTYPE" | "ERR" | "CROSSSLOT") => Self::Refused(text),
+            // Everything else passes: NOAUTH, NOPERM, OOM, LOADING, READONLY, MISCONF, MOVED, and what is yet to come.
+            _ => Self::Unable(text),
         }
     }
 }

@@ -9,6 +9,9 @@ use crate::BrokerError;
 use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 
+/// The longest that a reader of a host may be blocked at Redis.
+const BLOCKED_MAX: Duration = Duration::from_secs(35);
+
 /// Reads and writes host records.
 pub struct Presence {
     link: Link,
@@ -17,12 +20,17 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Records that last for three leases unless they are kept.
+    /// Records that last for three leases unless they are kept, and for longer than any blocking read: a host that is
+    /// forgotten must not be handed another call.
     ///
     /// # Errors
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
-        Ok(Self { link: Link::new(config.client()?), keys: config.keys(), lasts: config.lease * 3 })
+        Ok(Self {
+            link: Link::new(config.client()?),
+            keys: config.keys(),
+            lasts: (config.lease * 3).max(config.lease + BLOCKED_MAX),
+        })
     }
 
     /// Writes a host's record, for the first time or anew; it lasts from now on.

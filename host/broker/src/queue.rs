@@ -43,6 +43,7 @@ pub struct Queue {
     sweep: Lua,
     promote: Lua,
     leave: Lua,
+    ensure: Lua,
 }
 
 impl Queue {
@@ -59,6 +60,7 @@ impl Queue {
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             promote: Lua::new(include_str!("scripts/promote.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
+            ensure: Lua::new(include_str!("scripts/ensure.lua")),
         })
     }
 
@@ -94,17 +96,17 @@ impl Queue {
         let mut refused = Vec::new();
         for page in functions.chunks(PAGE) {
             let mut make = redis::pipe();
+            make.add_command(self.ensure.load());
             for function in page {
-                make.cmd("XGROUP").arg("CREATE").arg(self.keys.calls(function)).arg(GROUP).arg("0").arg("MKSTREAM");
+                let mut call = self.ensure.call(1);
+                make.add_command(call.arg(self.keys.calls(function)).arg(GROUP).to_owned());
             }
-            for (function, answer) in page.iter().zip(self.link.run_all(&make).await?) {
-                match answer.extract_error() {
+            let answers = self.link.run_all(&make).await?.into_iter().skip(1);
+            for (function, answer) in page.iter().zip(answers) {
+                match answer.extract_error().map_err(BrokerError::from) {
                     Ok(_) => {}
-                    Err(error) if error.code() == Some("BUSYGROUP") => {}
-                    Err(error) => match BrokerError::from(error) {
-                        BrokerError::Refused(reason) => refused.push((function.clone(), reason)),
-                        other => return Err(other),
-                    },
+                    Err(BrokerError::Refused(reason)) => refused.push((function.clone(), reason)),
+                    Err(other) => return Err(other),
                 }
             }
         }
@@ -115,7 +117,8 @@ impl Queue {
     /// hosts that are not among `live`.
     ///
     /// # Errors
-    /// Any [`BrokerError`]. Entries claimed by a lost answer are found by the own-pending search.
+    /// Any [`BrokerError`]. Entries may have been claimed all the same, by an answer that was lost: the caller has to
+    /// have [`crate::Reader::recover`] look for them.
     pub async fn sweep(
         &self,
         host: &HostId,
@@ -163,8 +166,11 @@ impl Queue {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn promote(&self, function: &FunctionId) -> Result<(usize, Option<Duration>), BrokerError> {
-        let mut call = self.promote.call(2);
-        call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(PROMOTE_MAX);
+        let mut call = self.promote.call(3);
+        call.arg(self.keys.calls(function))
+            .arg(self.keys.delayed(function))
+            .arg(self.keys.dead(function))
+            .arg(PROMOTE_MAX);
         match self.promote.run(&self.link, &call).await? {
             Value::Array(parts) => match parts[..] {
                 [Value::Int(moved), Value::Int(next)] => Ok((usize::try_from(moved).unwrap_or(0), wait(next))),
@@ -261,7 +267,10 @@ impl Queue {
             Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), payload_bytes_max),
             None => {
                 // Somebody deleted the entry while it was pending. There is no call any more.
-                self.link.run(cmd("XACK").arg(stream).arg(GROUP).arg(id.to_string())).await?;
+                let mut forget = redis::pipe();
+                forget.cmd("XACK").arg(stream).arg(GROUP).arg(id.to_string());
+                forget.cmd("HDEL").arg(self.keys.claims(function)).arg(id.to_string());
+                self.link.run_all(&forget).await?;
                 Ok(None)
             }
         }

@@ -95,18 +95,23 @@ pub struct ReaderWaker {
 
 impl ReaderWaker {
     /// Makes the read that is under way, or the next one, return without waiting. Returns as soon as that is sure, or
-    /// when Redis cannot be reached (then the read ends by itself).
+    /// after five seconds: when Redis cannot be reached for so long, the read ends by itself.
     pub async fn wake(&self) {
         let wanted = self.wake.asked.fetch_add(1, SeqCst) + 1;
         let mut pause = Duration::from_micros(200);
-        // At the worst the reader has decided to read but Redis has not seen it yet; that takes a few rounds.
+        let end = tokio::time::Instant::now() + WATCHDOG;
+        // At the worst the reader has decided to read but Redis has not seen it yet, or this connection has to be made
+        // anew though the reader's was already; that takes a few rounds.
         while self.wake.reading.load(SeqCst) && self.wake.asked.load(SeqCst) == wanted {
             let id = self.wake.client_id.load(SeqCst);
             let unblock = cmd("CLIENT").arg("UNBLOCK").arg(id).to_owned();
-            match self.link.run(&unblock).await {
-                Ok(Value::Int(1)) | Err(_) => return,
-                Ok(_) => tokio::time::sleep(pause).await,
+            if let Ok(Value::Int(1)) = self.link.run(&unblock).await {
+                return;
             }
+            if tokio::time::Instant::now() >= end {
+                return;
+            }
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
@@ -215,15 +220,22 @@ impl Reader {
     /// on handing entries to it.
     async fn connect(&mut self) -> Result<MultiplexedConnection, BrokerError> {
         let mut fresh = open_blocking(&self.client).await?;
-        let old = self.wake.client_id.load(SeqCst);
+        let name = format!("baton-reader-{}", self.host);
         let mut setup = redis::pipe();
-        setup.cmd("CLIENT").arg("SETNAME").arg(format!("baton-reader-{}", self.host)).ignore();
+        setup.cmd("CLIENT").arg("SETNAME").arg(&name).ignore();
         setup.cmd("CLIENT").arg("ID");
-        if old != 0 {
-            setup.cmd("CLIENT").arg("KILL").arg("ID").arg(old).ignore();
+        let old = self.wake.client_id.load(SeqCst);
+        setup.cmd("CLIENT").arg("LIST").arg("ID").arg(old.max(1));
+        let answer = tokio::time::timeout(WATCHDOG, setup.query_async::<(u64, String)>(&mut fresh)).await;
+        let silent = |_| BrokerError::Unreachable("a new connection is silent".to_owned());
+        let (id, list) = answer.map_err(silent)??;
+        // After a restart of Redis the old number may be a stranger's.
+        let is_ours = list.split_whitespace().any(|field| field.strip_prefix("name=") == Some(&name));
+        if old != 0 && old != id && is_ours {
+            let kill = cmd("CLIENT").arg("KILL").arg("ID").arg(old).to_owned();
+            let killed = tokio::time::timeout(WATCHDOG, fresh.send_packed_command(&kill)).await;
+            killed.map_err(silent)??;
         }
-        let answer = tokio::time::timeout(WATCHDOG, setup.query_async::<(u64,)>(&mut fresh)).await;
-        let (id,) = answer.map_err(|_| BrokerError::Unreachable("a new connection is silent".to_owned()))??;
         self.wake.client_id.store(id, SeqCst);
         self.connection = Some(fresh.clone());
         Ok(fresh)

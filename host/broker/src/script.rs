@@ -23,14 +23,17 @@ impl Lua {
         cmd
     }
 
+    /// What makes Redis know the script, for a pipeline that calls it.
+    pub(crate) fn load(&self) -> Cmd {
+        redis::cmd("SCRIPT").arg("LOAD").arg(self.code).to_owned()
+    }
+
     /// Carries out a call that [`Lua::call`] began. After a restart of Redis the script is loaded first: nothing was
     /// carried out when Redis says that it does not know it.
     pub(crate) async fn run(&self, link: &Link, call: &Cmd) -> Result<Value, BrokerError> {
         match link.run(call).await {
-            Err(BrokerError::Refused(reason))
-                if reason.contains("NOSCRIPT") || reason.contains("No matching script") =>
-            {
-                link.run(redis::cmd("SCRIPT").arg("LOAD").arg(self.code)).await?;
+            Err(BrokerError::NoScript) => {
+                link.run(&self.load()).await?;
                 link.run(call).await
             }
             other => other,

@@ -16,9 +16,14 @@ use crate::link::{BrokerConfig, Link};
 use crate::script::Lua;
 use crate::{BrokerError, Malformed};
 
-/// The most calls that one script run settles: it holds Redis for about a millisecond.
+/// The most calls that one script run settles.
 const BATCH_MAX: usize = 128;
-/// How many settlements may wait for Redis. The seats bound them already; this only bounds the memory.
+/// The most bytes of results that one script run takes, unless one alone has more: it holds Redis, and the notice of
+/// a batch must stay far below what Redis lets a subscriber be behind (32 MiB by default).
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many script runs are on their way at once: a slow link must carry them within one command's time.
+const BATCHES_AT_ONCE: usize = 4;
+/// How many settlements may wait for Redis; whoever has more waits with them.
 const WAITING_MAX: usize = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -84,16 +89,13 @@ impl Settlement {
 /// How Redis answered a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is done. For a requeued call, when it is due in Unix ms of Redis's clock; 0 = at once.
-    Done {
-        /// See above; 0 for everything else.
-        due_ms: u64,
-    },
+    /// It is done.
+    Done,
     /// The call had a result already, which stands; the entry is acknowledged.
     Duplicate,
     /// This host does not hold the lease any more; nothing was changed.
     Fenced,
-    /// Redis refused in a way that trying again does not mend. The entry is still pending for this host.
+    /// Redis refused in a way that trying again at once does not mend. The entry is still pending for this host.
     Refused,
 }
 
@@ -149,13 +151,17 @@ impl<T: Send> Settler<T> {
         while self.inbox.recv_many(&mut taken, 4 * BATCH_MAX).await > 0 {
             let mut rest = into_batches(&mut taken);
             let mut pause = PAUSE_MIN;
-            loop {
-                rest = self.settle_all(rest, &done).await;
-                if rest.is_empty() {
-                    break;
+            while !rest.is_empty() {
+                let later = rest.split_off(rest.len().min(BATCHES_AT_ONCE));
+                let unsettled = self.settle_all(rest, &done).await;
+                let is_stuck = !unsettled.is_empty();
+                // Those that did not go through stand behind the others, so that none keeps the others waiting.
+                rest = later;
+                rest.extend(unsettled);
+                if is_stuck {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
@@ -172,7 +178,7 @@ impl<T: Send> Settler<T> {
                     tracing::error!(%function, calls = batch.items.len(), %error, "results could not be settled");
                     vec![Verdict::Refused; batch.items.len()]
                 }
-                Err(error @ (BrokerError::Unreachable(_) | BrokerError::Unable(_))) => {
+                Err(error @ (BrokerError::Unreachable(_) | BrokerError::Unable(_) | BrokerError::NoScript)) => {
                     tracing::debug!(%error, calls = batch.items.len(), "settling waits for Redis");
                     rest.push(batch);
                     continue;
@@ -197,7 +203,7 @@ impl<T: Send> Settler<T> {
                 call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait);
                 match self.requeue.run(&self.link, &call).await? {
                     Value::Int(-1) => Ok(vec![Verdict::Fenced]),
-                    Value::Int(due) => Ok(vec![Verdict::Done { due_ms: due.unsigned_abs() }]),
+                    Value::Int(_) => Ok(vec![Verdict::Done]),
                     other => Err(BrokerError::shape("requeue.lua", &other)),
                 }
             }
@@ -254,33 +260,49 @@ impl<T: Send> Settler<T> {
 
 fn verdict(answer: &Value) -> Result<Verdict, BrokerError> {
     match answer {
-        Value::Int(1) => Ok(Verdict::Done { due_ms: 0 }),
+        Value::Int(1) => Ok(Verdict::Done),
         Value::Int(2) => Ok(Verdict::Duplicate),
         Value::Int(0) => Ok(Verdict::Fenced),
         other => Err(BrokerError::shape("a settling script", other)),
     }
 }
 
-/// What one script run settles: any number of finished calls of one function, or one other settlement.
+/// What one script run settles: finished calls of one function, or one other settlement.
 struct Batch<T> {
     items: Vec<Settled<T>>,
+    bytes: usize,
+}
+
+impl<T> Batch<T> {
+    fn of(item: Settled<T>, bytes: usize) -> Self {
+        Self { items: vec![item], bytes }
+    }
+
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.items.len() < BATCH_MAX && self.bytes + bytes <= BATCH_BYTES_MAX
+    }
 }
 
 fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
     let mut open: HashMap<FunctionId, Batch<T>> = HashMap::new();
     let mut full = Vec::new();
     for item in taken.drain(..) {
-        match &item.settlement {
-            Settlement::Requeue { .. } | Settlement::Bury { .. } => full.push(Batch { items: vec![item] }),
-            Settlement::Finish { .. } => {
-                let batch = open.entry(item.function.clone()).or_insert_with(|| Batch { items: Vec::new() });
-                batch.items.push(item);
-                if batch.items.len() == BATCH_MAX {
-                    full.push(Batch { items: std::mem::take(&mut batch.items) });
-                }
+        let bytes = match &item.settlement {
+            Settlement::Requeue { .. } | Settlement::Bury { .. } => {
+                full.push(Batch::of(item, 0));
+                continue;
             }
+            Settlement::Finish { document, .. } => document.len(),
+        };
+        match open.get_mut(&item.function) {
+            Some(batch) if batch.has_room_for(bytes) => {
+                batch.items.push(item);
+                batch.bytes += bytes;
+            }
+            Some(batch) => full.push(std::mem::replace(batch, Batch::of(item, bytes))),
+            None => _ = open.insert(item.function.clone(), Batch::of(item, bytes)),
         }
     }
-    full.extend(open.into_values().filter(|batch| !batch.items.is_empty()));
+    full.extend(open.into_values());
     full
 }

@@ -38,6 +38,7 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
         media_type: input.r#type.clone(),
         deadline_ms,
         headers: input.header.clone(),
+        ..SendOptions::default()
     };
     Ok((payload, options))
 }

@@ -44,7 +44,7 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
     }
     match error.downcast_ref::<BrokerError>() {
         Some(BrokerError::BadUrl { .. }) => Exit::Usage,
-        Some(BrokerError::Unreachable(_) | BrokerError::Unable(_)) => Exit::Unreachable,
+        Some(BrokerError::Unreachable(_) | BrokerError::Unable(_) | BrokerError::NoScript) => Exit::Unreachable,
         Some(BrokerError::NoGroup(_) | BrokerError::Refused(_)) | None => Exit::Failed,
     }
 }

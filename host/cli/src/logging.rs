@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -13,6 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit::UsageError;
 use crate::settings::{log_filter, no_color};
+
+/// How many lines may wait to be written.
+const LINES_MAX: usize = 16_384;
 
 /// For whom the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +27,12 @@ pub(crate) enum Style {
     Dev,
 }
 
-/// Starts the log of this process.
+/// Starts the log of this process. It is written by a thread of its own: whoever reads it slowly, or not at all, must
+/// not hold up calls, so lines are dropped when too many wait. What waits is written when the guard is dropped.
 ///
 /// # Errors
 /// A [`UsageError`] if `RUST_LOG` is no filter.
-pub(crate) fn start(style: Style) -> anyhow::Result<()> {
+pub(crate) fn start(style: Style) -> anyhow::Result<WorkerGuard> {
     let default = match style {
         Style::Serve => "info",
         Style::Dev => "info,baton::call=debug,baton::guest=trace,baton_app=info",
@@ -38,13 +43,15 @@ pub(crate) fn start(style: Style) -> anyhow::Result<()> {
     })?;
     let is_terminal = std::io::stderr().is_terminal();
     let colours = is_terminal && !no_color();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).finish(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     match style {
         Style::Dev => log.event_format(DevFormat).init(),
         Style::Serve if is_terminal => log.with_target(false).init(),
         Style::Serve => log.json().flatten_event(true).init(),
     }
-    Ok(())
+    Ok(guard)
 }
 
 /// One line for each thing that happens, made to be read by a developer.

@@ -96,6 +96,7 @@ struct Retry {
     attempts_max: Option<u32>,
     backoff_base_ms: Option<u64>,
     backoff_max_ms: Option<u64>,
+    hosts_lost_max: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -239,6 +240,7 @@ impl Settings {
                 attempts_max: self.retry.attempts_max.unwrap_or(retry.attempts_max),
                 backoff_base: self.retry.backoff_base_ms.map_or(retry.backoff_base, Duration::from_millis),
                 backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
+                hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
             },
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),

@@ -107,6 +107,7 @@ pub(crate) async fn trial(component: &Loaded, limits: &Limits) -> Result<(), Loa
             | Outcome::Rejected(_)
             | Outcome::RetryAsked { .. }
             | Outcome::DeadlinePassed
+            | Outcome::HostsLost { .. }
             | Outcome::ResultTooLarge { .. }),
         ) => format!("{other:?}"),
     };

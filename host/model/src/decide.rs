@@ -13,11 +13,18 @@ pub struct RetryPolicy {
     pub backoff_base: Duration,
     /// The longest wait before any attempt.
     pub backoff_max: Duration,
+    /// How many hosts a call may lose, one after the other, before it is held to be what ends them.
+    pub hosts_lost_max: u32,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts_max: 3, backoff_base: Duration::from_secs(1), backoff_max: Duration::from_secs(300) }
+        Self {
+            attempts_max: 3,
+            backoff_base: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            hosts_lost_max: 5,
+        }
     }
 }
 
@@ -55,13 +62,20 @@ pub enum Disposition {
     },
 }
 
-/// Decides what is done about `outcome`, the end of attempt number `attempt`. `chance` is a random number in `0.0..1.0`.
+/// Decides what is done about `outcome`, the end of attempt number `attempt`. `left` is the time to the call's deadline,
+/// if it has one: no retry waits beyond it. `chance` is a random number in `0.0..1.0`.
 ///
 /// A refusal is the caller's to mend and goes back to it. A trap, an exit, a time-out or an exceeded limit would come
 /// again with the same input and the same code, so it is not tried again but kept for people, who can redrive the
 /// call once the function is mended.
 #[must_use]
-pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, chance: f64) -> Disposition {
+pub fn decide(
+    outcome: Outcome,
+    attempt: u32,
+    policy: &RetryPolicy,
+    left: Option<Duration>,
+    chance: f64,
+) -> Disposition {
     let bury =
         |reason, message: String| Disposition::Bury { reason, error: CallError { code: reason.into(), message } };
     let retry_or_bury = |code: &'static str, message: String, at_least: Duration| {
@@ -69,7 +83,8 @@ pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, chance: f64)
         if attempt >= policy.attempts_max {
             Disposition::Bury { reason: "attempts-exhausted", error }
         } else {
-            Disposition::Retry { after: policy.backoff(attempt, chance).max(at_least), error }
+            let after = policy.backoff(attempt, chance).max(at_least);
+            Disposition::Retry { after: left.map_or(after, |left| after.min(left)), error }
         }
     };
     match outcome {
@@ -93,6 +108,9 @@ pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, chance: f64)
         Outcome::ResultTooLarge { bytes, bytes_max } => {
             bury("result-too-large", format!("the answer has {bytes} bytes, the limit is {bytes_max}"))
         }
+        Outcome::HostsLost { hosts } => {
+            bury("poison", format!("{hosts} hosts ended or froze while they ran this call; it may be what ends them"))
+        }
         Outcome::HostFault { message } => retry_or_bury("host-fault", message, Duration::ZERO),
     }
 }
@@ -108,7 +126,7 @@ mod tests {
 
     /// The disposition in one word, for the table below.
     fn word(outcome: Outcome, attempt: u32) -> String {
-        match decide(outcome, attempt, &RetryPolicy::default(), 0.5) {
+        match decide(outcome, attempt, &RetryPolicy::default(), None, 0.5) {
             Disposition::Answer(_) => "answer".into(),
             Disposition::Fail(status, error) => format!("{status}: {}", error.code),
             Disposition::Retry { after, error } => format!("retry {} ms: {}", after.as_millis(), error.code),
@@ -133,6 +151,7 @@ mod tests {
             (Outcome::DeadlinePassed, 1, "expired: deadline"),
             (Outcome::OutOfMemory { bytes_max: 1 }, 1, "bury memory: memory"),
             (Outcome::ResultTooLarge { bytes: 2, bytes_max: 1 }, 1, "bury result-too-large: result-too-large"),
+            (Outcome::HostsLost { hosts: 6 }, 7, "bury poison: poison"),
             (Outcome::HostFault { message: String::new() }, 1, "retry 500 ms: host-fault"),
             (Outcome::HostFault { message: String::new() }, 3, "bury attempts-exhausted: host-fault"),
         ];
@@ -142,11 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn no_retry_waits_beyond_the_deadline() {
+        let left = Some(Duration::from_millis(80));
+        let disposition = decide(asked(Some(7_000)), 1, &RetryPolicy::default(), left, 0.5);
+        assert!(matches!(disposition, Disposition::Retry { after, .. } if Some(after) == left), "{disposition:?}");
+    }
+
+    #[test]
     fn a_backoff_doubles_up_to_its_cap() {
         let policy = RetryPolicy {
             attempts_max: 99,
             backoff_base: Duration::from_secs(1),
             backoff_max: Duration::from_secs(10),
+            ..RetryPolicy::default()
         };
         let waits: Vec<u64> = (1..=6).map(|attempt| policy.backoff(attempt, 1.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);

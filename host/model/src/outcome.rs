@@ -65,6 +65,11 @@ pub enum Outcome {
         /// The limit.
         bytes_max: usize,
     },
+    /// The call was not run again: host after host was lost while it ran there.
+    HostsLost {
+        /// How many.
+        hosts: u32,
+    },
     /// The host could not run the call at all; it is no fault of the function.
     HostFault {
         /// What failed.

@@ -27,8 +27,9 @@ if pending.err or #pending == 0 then return 0 end
 if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return 0 end
 
 local document, answer = ARGV[7], 1
-local standing = redis.call('GET', result)
-if standing then
+-- Something that is no string is no result, and gives way to one.
+local standing = redis.pcall('GET', result)
+if type(standing) == 'string' then
   document, answer = standing, 2
 else
   local found = redis.call('XRANGE', calls, entry, entry)

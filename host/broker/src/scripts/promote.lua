@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 -- Moves calls whose wait is over from the delayed set to the call stream of one function.
 --
 -- KEYS[1] the function's call stream
 -- KEYS[2] its delayed set
+-- KEYS[3] its dead letters: whatever in the delayed set is no call goes there
 -- ARGV[1] how many calls may be moved at the most
 --
 -- Returns
@@ -12,7 +14,13 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
 for _, call in ipairs(due) do
-  redis.call('XADD', calls, '*', unpack(cmsgpack.unpack(call)))
+  local read, fields = pcall(cmsgpack.unpack, call)
+  if read and type(fields) == 'table' and #fields > 0 and #fields % 2 == 0 then
+    redis.call('XADD', calls, '*', unpack(fields))
+  else
+    redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
+      'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))
+  end
   redis.call('ZREM', delayed, call)
 end
 local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')

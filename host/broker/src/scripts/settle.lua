@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends calls of one function: the result first, then the acknowledgement, then the notices. All of it or none.
+-- Ends calls of one function: the result first, then the acknowledgement, then the notices.
 --
 -- Allowed when memory is full: settling frees more than it takes, and a full Redis must still drain.
 --
@@ -49,8 +49,15 @@ for i = 1, count do
     if redis.call('SET', result, document, 'NX', 'PX', ttl) then
       answer[i] = 1
     else
-      answer[i] = 2
-      document = redis.call('GET', result)
+      local standing = redis.pcall('GET', result)
+      if type(standing) == 'string' then
+        answer[i] = 2
+        document = standing
+      else
+        -- Something that is no result stands under the key. It must not keep the call, nor its neighbours, from ending.
+        redis.call('SET', result, document, 'PX', ttl)
+        answer[i] = 1
+      end
     end
     done[#done + 1] = entry
     if reply ~= '' then

@@ -28,23 +28,28 @@ if not summary.err and summary[4] then
   for _, holder in ipairs(summary[4]) do
     local name = holder[1]
     if name ~= me then
-      local rows = redis.call('XPENDING', calls, group, '-', '+', math.max(room, 1), name)
-      for _, row in ipairs(rows) do
-        local entry, idle = row[1], row[3]
-        if idle < lease then
-          lapses_in(lease - idle)
-        elseif room <= 0 then
+      -- What has lapsed: one more than there is room for, to know whether something is left.
+      local lapsed = redis.call('XPENDING', calls, group, 'IDLE', lease, '-', '+', room + 1, name)
+      for _, row in ipairs(lapsed) do
+        if room <= 0 then
           lapses_in(0)
         else
-          -- An entry that was deleted while it was pending is dropped from the pending list by XCLAIM itself.
-          local got = redis.call('XCLAIM', calls, group, me, lease, entry)
+          local got = redis.call('XCLAIM', calls, group, me, lease, row[1])
           if #got > 0 and got[1] then
             room = room - 1
-            taken[#taken + 1] = { entry, redis.call('HINCRBY', claims, entry, 1), got[1][2] }
+            taken[#taken + 1] = { row[1], redis.call('HINCRBY', claims, row[1], 1), got[1][2] }
+          else
+            -- Deleted while it was pending: XCLAIM has dropped it from the pending list.
+            redis.call('HDEL', claims, row[1])
           end
         end
       end
-      if #rows > 0 and tonumber(holder[2]) > #rows then lapses_in(0) end
+      -- When the next one may lapse. The oldest entries come first; whoever holds more is looked at again in any case.
+      local rows = redis.call('XPENDING', calls, group, '-', '+', 100, name)
+      for _, row in ipairs(rows) do
+        if row[3] < lease then lapses_in(lease - row[3]) end
+      end
+      if #rows == 100 then lapses_in(lease / 2) end
     end
   end
 end
@@ -69,4 +74,4 @@ if #first > 0 then
   local time = redis.call('TIME')
   next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
 end
-return { next_lapse, next_due, taken }
+return { math.floor(next_lapse), next_due, taken }

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
-    logging::start(Style::Dev)?;
+    let _log = logging::start(Style::Dev)?;
     let stop = CancellationToken::new();
     let folder = args.plugins.clone().unwrap_or_else(|| settings.plugins().to_owned());
     let builder = tokio::spawn(Builder::new(folder.clone()).run(stop.clone()));

@@ -11,7 +11,7 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(common: &Common, serve: &Serve) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
-    logging::start(Style::Serve)?;
+    let _log = logging::start(Style::Serve)?;
     host(&settings, serve, CompileSpeed::Full, || tracing::info!("ready")).await
 }
 
