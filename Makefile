@@ -27,7 +27,7 @@ run: host plugins ## start Baton on this folder, make a first call and show its 
 
 test: host plugins ## every test, each on a redis-server of its own where it needs one, and the examples in the code
 	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
-	@cargo test --release --workspace
+	@cargo test --release --workspace --no-fail-fast
 
 lint: setup-lint ## formatting, clippy for the host and the functions, layers, dependencies, documentation
 	@echo '==> cargo fmt'

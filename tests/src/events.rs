@@ -84,17 +84,6 @@ impl Events {
         let fits = |event: &Event| event.tells("ready", &function) && (digest.is_none() || event.digest() == digest);
         self.wait_for(&what, limit, fits).await
     }
-
-    /// Every event that was told before now and that nobody waited for.
-    ///
-    /// # Errors
-    /// If the connection is lost.
-    pub async fn so_far(&mut self) -> Result<Vec<Event>> {
-        for (channel, text) in self.subscription.drain().await? {
-            self.kept.push(event(&channel, &text)?);
-        }
-        Ok(std::mem::take(&mut self.kept))
-    }
 }
 
 fn event(channel: &str, text: &[u8]) -> Result<Event> {

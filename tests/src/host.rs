@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use baton_model::{Digest, HostId, HostRecord};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -82,7 +82,7 @@ impl HostPlan {
         if let Some((url, _)) = &self.redis {
             command.arg("--redis").arg(url);
         }
-        command.arg("--plugins").arg(&self.plugins).arg("--no-http").arg("--data").arg(&data).args(&self.arguments);
+        command.arg("--plugins").arg(&self.plugins).arg("--data").arg(&data).args(&self.arguments);
         for name in settings::host_variables() {
             command.env_remove(name);
         }
@@ -265,7 +265,6 @@ impl Host {
     pub async fn own_redis(&self) -> Result<u32> {
         let pid = self.pid();
         until("the host has a redis-server of its own", PATIENCE, async || {
-            let is_redis = |name: &str| name.starts_with("redis-server") || name.starts_with("valkey-server");
             Ok(stats::children_of(pid)?.into_iter().find(|(_, name)| is_redis(name)).map(|(child, _)| child))
         })
         .await
@@ -275,5 +274,19 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.lines.print_tail(&format!("host {}", self.pid()));
+        // A host that a failed test leaves behind cannot stop the Redis that it brought, so both are killed here.
+        let servers =
+            if self.events.is_none() { stats::children_of(self.pid()).unwrap_or_default() } else { Vec::new() };
+        self.process.kill_now();
+        for (pid, _) in servers.into_iter().filter(|(_, name)| is_redis(name)) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It may have ended with its host.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
+}
+
+fn is_redis(process: &str) -> bool {
+    process.starts_with("redis-server") || process.starts_with("valkey-server")
 }

@@ -51,15 +51,6 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Waits for a line that contains `text`, or finds the one that came before.
-    ///
-    /// # Errors
-    /// If none came within `limit`.
-    pub async fn wait_for(&self, text: &str, limit: Duration) -> Result<String> {
-        let found = self.wait_for_several(1, limit, |line| line.contains(text)).await;
-        Ok(found.with_context(|| format!("no line with {text:?}"))?.swap_remove(0))
-    }
-
     /// Waits until at least `count` lines fit, those that came before included, and gives all that do.
     ///
     /// # Errors
@@ -136,7 +127,7 @@ mod tests {
         let (read_end, mut write_end) = std::io::pipe()?;
         let lines = Lines::of(read_end)?;
         writeln!(write_end, "one")?;
-        lines.wait_for("one", settings::PATIENCE).await?;
+        lines.wait_for_several(1, settings::PATIENCE, |line| line == "one").await?;
         let (found, written) =
             tokio::join!(lines.wait_for_several(2, settings::PATIENCE, |line| line.starts_with("one")), async {
                 write!(write_end, "two\none more\n")
@@ -144,7 +135,8 @@ mod tests {
         written?;
         assert_eq!(found?, ["one", "one more"]);
         drop(write_end);
-        assert!(lines.wait_for("three", settings::PATIENCE).await.is_err(), "nothing comes after the end");
+        let three = lines.wait_for_several(1, settings::PATIENCE, |line| line == "three").await;
+        assert!(three.is_err(), "nothing comes after the end");
         Ok(())
     }
 }

@@ -262,19 +262,23 @@ mod tests {
                 settle.cmd("XACK").arg(&[CALLS, GROUP, &id]).cmd("XDEL").arg(&[CALLS, &id]);
                 settle.cmd("PUBLISH").arg(format!("baton:reply:{}", fields["reply"])).arg(text.repeat(times));
             }
-            settle.exec_async(&mut connection).await?;
+            // An empty pipeline would wait for an answer that never comes.
+            if !settle.is_empty() {
+                settle.exec_async(&mut connection).await?;
+            }
         }
     }
 
     async fn report_of(times: usize) -> Result<LoadReport> {
         let redis = Redis::start().await?;
-        let host = tokio::spawn(serve(redis.address(), times));
         let lasts = Duration::from_millis(500);
         let load = Load { function: "echo".into(), per_second: 400, lasts, in_flight_max: 1_000 };
-        let report = load.start(redis.address()).report().await;
-        host.abort();
+        let report = tokio::select! {
+            report = load.start(redis.address()).report() => report?,
+            ended = serve(redis.address(), times) => bail!("the plain host ended: {ended:?}"),
+        };
         Caller::of(&redis.address()).await?.quiescent("echo").await?;
-        report
+        Ok(report)
     }
 
     #[tokio::test]

@@ -80,14 +80,21 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // No runtime may be left to wait on; a killed process is gone within milliseconds.
+impl Process {
+    /// Kills it and waits until it is gone, where there is no runtime to wait on. A killed process is gone within
+    /// milliseconds.
+    pub(crate) fn kill_now(&mut self) {
         let start = Instant::now();
         if self.ended.is_none() && self.child.start_kill().is_ok() {
             while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(5) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill_now();
     }
 }

@@ -204,8 +204,11 @@ impl Address {
     }
 }
 
+/// Names the connection. Until a server has loaded its data, it refuses the `PING`, and then there is no connection yet.
 async fn introduce(connection: &mut MultiplexedConnection) -> Result<()> {
-    redis::cmd("CLIENT").arg("SETNAME").arg(CLIENT_NAME).exec_async(connection).await?;
+    let mut setup = redis::pipe();
+    setup.cmd("CLIENT").arg("SETNAME").arg(CLIENT_NAME).cmd("PING");
+    setup.exec_async(connection).await?;
     Ok(())
 }
 

@@ -1,40 +1,40 @@
 //! A shell in which a README's commands mean what they mean to its reader.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::redis_server::Redis;
 use crate::settings::{self, PATIENCE};
 
-/// A shell with `baton` in its path, and `baton` and `redis-cli` both speaking to one Redis.
+/// A shell in a folder that has the built host where a clone of the project has it, and in its path as well.
 #[derive(Debug)]
 pub struct Shell {
-    programs: TempDir,
-    redis_url: String,
-    current_dir: PathBuf,
+    folder: PathBuf,
+    programs: PathBuf,
+    redis_url: Option<String>,
 }
 
 impl Shell {
-    /// A shell in `current_dir`, on this Redis.
+    /// A shell in `folder`, in which `target/release/baton` is made.
     ///
     /// # Errors
-    /// If there is no binary.
-    pub fn beside(redis: &Redis, current_dir: &Path) -> Result<Self> {
-        let programs = tempfile::Builder::new().prefix("bs-").tempdir_in("/tmp")?;
-        symlink(settings::baton_binary()?, programs.path().join("baton"))?;
-        // A README's reader has Redis on its usual port; the test's listens on a socket of its own.
-        let real = find_program("redis-cli").context("redis-cli is not installed; it comes with redis-server")?;
-        let redis_cli = programs.path().join("redis-cli");
-        let script = format!("#!/bin/sh\nexec '{}' -s '{}' \"$@\"\n", real.display(), redis.socket().display());
-        fs::write(&redis_cli, script)?;
-        fs::set_permissions(&redis_cli, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { programs, redis_url: redis.url(), current_dir: current_dir.to_owned() })
+    /// If there is no binary, or the folder has one already.
+    pub fn within(folder: &Path) -> Result<Self> {
+        let programs = folder.join("target/release");
+        fs::create_dir_all(&programs)?;
+        symlink(settings::baton_binary()?, programs.join("baton"))?;
+        Ok(Self { folder: folder.to_owned(), programs, redis_url: None })
+    }
+
+    /// The same shell, with this Redis as `REDIS_URL`.
+    #[must_use]
+    pub fn on(self, redis: &Redis) -> Self {
+        Self { redis_url: Some(redis.url()), ..self }
     }
 
     /// Runs one command line; gives its exit code and all that a reader would see of it.
@@ -44,19 +44,15 @@ impl Shell {
     pub async fn run(&self, line: &str) -> Result<(Option<i32>, String)> {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("{{ {line}\n}} 2>&1")).current_dir(&self.current_dir).kill_on_drop(true);
+        command.arg("-c").arg(format!("{{ {line}\n}} 2>&1")).current_dir(&self.folder).kill_on_drop(true);
         for name in settings::host_variables() {
             command.env_remove(name);
         }
-        command.env("PATH", format!("{}:{path}", self.programs.path().display()));
-        command.env("REDIS_URL", &self.redis_url).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.env("PATH", format!("{}:{path}", self.programs.display()));
+        command.envs(self.redis_url.iter().map(|url| ("REDIS_URL", url)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let run = tokio::time::timeout(PATIENCE, command.output());
         let output = run.await.with_context(|| format!("`{line}` does not end"))??;
         Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
     }
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

@@ -9,7 +9,7 @@ use baton_tests::{HostPlan, Signal, Stage};
 
 /// A host whose leases lapse after a second, with room for all calls of a test.
 fn quick_lease(stage: &Stage) -> HostPlan {
-    stage.host().setting(LEASE_MS, 1_000).setting(SEATS, 600)
+    stage.host().setting(LEASE_MS, 1_000).setting(SEATS, 16)
 }
 
 #[tokio::test]

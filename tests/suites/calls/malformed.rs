@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use baton_model::Status;
-use baton_tests::Stage;
 use baton_tests::settings::PAYLOAD_BYTES_MAX;
+use baton_tests::{Stage, sample};
 
 /// What is wrong, a word that the error must have in it, and the fields.
 type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a [u8])>);
@@ -94,5 +94,23 @@ async fn a_payload_over_the_default_limit_of_one_mebibyte_is_refused() -> Result
     assert_eq!((largest.status, largest.payload.len()), (Status::Ok, 1 << 20));
     let id = stage.caller.send("echo", vec![0; (1 << 20) + 1]).await?;
     assert_eq!(stage.caller.result("echo", &id).await?.status, Status::Dead);
+    stage.caller.quiescent("echo").await
+}
+
+#[tokio::test]
+async fn a_stream_that_is_none_stops_its_own_function_alone() -> Result<()> {
+    let mut stage = Stage::with(&["echo", "hello"]).await?;
+    let mut host = stage.host().start_ready(&["echo", "hello"]).await?;
+    let calls = "baton:{default/echo}:calls";
+    redis::pipe().del(calls).set(calls, "no stream").exec_async(stage.caller.connection()).await?;
+    for _ in 0..5 {
+        ensure!(stage.caller.call("hello", "{}").await?.status == Status::Ok, "the neighbour is served");
+    }
+    redis::cmd("DEL").arg(calls).exec_async(stage.caller.connection()).await?;
+    // A host looks again by itself after a while, and at once when its set of functions changes.
+    stage.folder.install("another", &sample("echo")?)?;
+    host.ready("another").await?;
+    ensure!(stage.caller.call("echo", "x").await?.status == Status::Ok, "once it is mended, so is the function");
+    ensure!(host.runs()?, "the host goes on");
     stage.caller.quiescent("echo").await
 }

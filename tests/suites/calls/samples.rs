@@ -35,7 +35,8 @@ async fn every_sample_answers_as_its_readme_says() -> Result<()> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::with(&names).await?;
     let _host = stage.host().start_ready(&names).await?;
-    let shell = Shell::beside(&stage.redis, stage.folder.path())?;
+    let reader = tempfile::tempdir()?;
+    let shell = Shell::within(reader.path())?.on(&stage.redis);
     for name in names {
         let readme = fs::read_to_string(repository().join("plugins").join(name).join("README.md"))
             .with_context(|| format!("the sample {name} has a README.md"))?;

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use baton_tests::settings::repository;
-use baton_tests::{Shell, Stage, matches, steps};
+use baton_tests::{Folder, HostPlan, Shell, matches, steps};
 
-/// Runs, in their order, the commands of all blocks of the README that are fenced as `sh run` or `console run`, in a folder
-/// with the samples under `plugins/` and a host that serves them, and compares what they print.
+/// Runs, in their order, the commands of all blocks of the README that are fenced as `sh run` or `console run`, and compares
+/// what they print. They run in a folder like the reader's: the host under `target/release`, the samples under
+/// `plugins`, and a host that serves them with a Redis of its own in `.baton`.
 #[tokio::test]
 async fn the_readme_keeps_its_promises() -> Result<()> {
     let readme = repository().join("README.md");
@@ -14,16 +15,19 @@ async fn the_readme_keeps_its_promises() -> Result<()> {
     ensure!(!steps.is_empty(), "README.md has no block fenced as ```sh run; mark what a reader can type as such");
 
     let samples = ["hello", "echo", "sleep", "fail", "wordcount"];
-    let stage = Stage::with(&samples).await?;
-    let reader = tempfile::tempdir()?;
-    std::os::unix::fs::symlink(stage.folder.path(), reader.path().join("plugins"))?;
-    let _host = stage.host().start_ready(&samples).await?;
-    let shell = Shell::beside(&stage.redis, reader.path())?;
+    // A socket will lie in it, whose path must be short.
+    let reader = tempfile::Builder::new().prefix("br-").tempdir_in("/tmp")?;
+    let shell = Shell::within(reader.path())?;
+    let folder = Folder::with(&samples)?;
+    std::os::unix::fs::symlink(folder.path(), reader.path().join("plugins"))?;
+    let data = reader.path().join(".baton");
+    std::fs::create_dir(&data)?;
+    let mut host = HostPlan::embedded(&data, &folder).start_ready(&samples).await?;
     for step in steps {
         let (code, printed) = shell.run(&step.command).await?;
         println!("$ {}\n{printed}", step.command);
         ensure!(code == Some(0), "README.md, line {}: `{}` exits with {code:?}:\n{printed}", step.line, step.command);
         ensure!(matches(&step.expected, &printed), "README.md, line {}: {step:#?} prints\n{printed}", step.line);
     }
-    Ok(())
+    host.stop().await
 }

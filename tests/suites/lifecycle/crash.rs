@@ -10,7 +10,7 @@ use baton_tests::{HostPlan, Load, Stage, Subscription, sample};
 
 /// A host whose leases lapse soon, with room for all calls of a test.
 fn quick_lease(stage: &Stage) -> HostPlan {
-    stage.host().setting(SEATS, 600).setting(LEASE_MS, 1_000)
+    stage.host().setting(SEATS, 64).setting(LEASE_MS, 1_000)
 }
 
 /// How many documents were published for each call so far.

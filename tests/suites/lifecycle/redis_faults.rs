@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use baton_model::{Digest, Status};
 use baton_tests::settings::{GROUP, LEASE_MS, PATIENCE};
-use baton_tests::{CLIENT_NAME, Caller, Load, Redis, RunningLoad, Stage, sample, until};
+use baton_tests::{CLIENT_NAME, Caller, Load, Redis, RunningLoad, Signal, Stage, sample, until};
 
 const CALLS: &str = "baton:{default/echo}:calls";
 
@@ -95,6 +95,29 @@ async fn a_redis_that_is_killed_and_restarted_under_load_loses_no_accepted_call(
     stage.caller.quiescent("echo").await?;
     ensure!(host.runs()?, "the host goes on");
     host.stop().await
+}
+
+#[tokio::test]
+async fn a_host_can_still_be_woken_after_redis_was_restarted() -> Result<()> {
+    let mut stage = Stage::on(Redis::durable().await?, &["echo"]).await?;
+    let mut host = stage.host().start_ready(&["echo"]).await?;
+    for round in 0..5 {
+        stage.redis.restart().await?;
+        stage.caller = Caller::of(&stage.redis.address()).await?;
+        ensure!(stage.caller.call("echo", "x").await?.status == Status::Ok, "round {round}: its reader is back");
+        // A new function has to be read as well, so the reader has to be woken from its long read.
+        let name = format!("later-{round}");
+        let id = stage.caller.send(&name, "waits").await?;
+        stage.folder.install(&name, &sample("echo")?)?;
+        let answer = stage.caller.result_within(&name, &id, Duration::from_secs(10)).await;
+        ensure!(answer?.status == Status::Ok, "round {round}");
+    }
+    stage.redis.restart().await?;
+    stage.caller = Caller::of(&stage.redis.address()).await?;
+    ensure!(stage.caller.call("echo", "x").await?.status == Status::Ok, "its reader is back");
+    host.signal(Signal::TERM)?;
+    ensure!(host.exit_within(Duration::from_secs(10)).await?.code() == Some(0), "it leaves with 0");
+    Ok(())
 }
 
 #[tokio::test]
