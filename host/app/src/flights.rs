@@ -158,7 +158,7 @@ impl Flights {
         for flight in self.lock().values_mut() {
             if let (Stage::Running(stop), Some(call)) = (&flight.stage, &flight.call) {
                 stop.iter().for_each(AbortHandle::abort);
-                stopped.push(Delivery { call: call.clone(), lease: flight.lease });
+                stopped.push(Delivery { call: call.clone(), lease: flight.lease, read_at: None });
                 flight.stage = Stage::Settling;
             }
         }
@@ -226,7 +226,7 @@ mod tests {
             attempt: 1,
             accepted_ms: 1,
         };
-        Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims } })
+        Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims }, read_at: None })
     }
 
     #[test]

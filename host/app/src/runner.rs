@@ -80,7 +80,9 @@ impl Runner {
     }
 
     async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
-        let Delivery { call, lease } = delivery;
+        let Delivery { call, lease, read_at } = delivery;
+        // Of two calls under one id the first result stands, and which it is only the script knows.
+        let read_at = read_at.filter(|_| !call.id_is_own);
         let key = FlightKey { function: call.function.clone(), lease };
         let guard = PanicGuard { runner: &self, key: &key };
         let mut run =
@@ -91,7 +93,8 @@ impl Runner {
             Some(Refusal::Settled(document)) => {
                 if self.flights.begin_settling(&key) {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                    send(&settler, call.function.clone(), lease, settlement, "sent twice", Some(seat)).await;
+                    let settled = Settling { function: call.function.clone(), lease, read_at, settlement };
+                    send(&settler, settled, "sent twice", Some(seat)).await;
                 }
                 return;
             }
@@ -117,7 +120,8 @@ impl Runner {
             failure = failure_text(&outcome), "call ended"
         );
         let settlement = self.settlement(&call, outcome, &revision.retry, run);
-        send(&settler, call.function.clone(), lease, settlement, word, Some(seat)).await;
+        let settled = Settling { function: call.function.clone(), lease, read_at, settlement };
+        send(&settler, settled, word, Some(seat)).await;
     }
 
     /// Why a call is not run at all, if it is not.
@@ -221,7 +225,7 @@ impl Runner {
         document.finished_ms = now_ms();
         let settlement = Settlement::of_malformed(malformed, document.encode());
         self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
-        send(settler, function, lease, settlement, reason, Some(seat)).await;
+        send(settler, Settling { function, lease, read_at: None, settlement }, reason, Some(seat)).await;
     }
 
     /// Gives back what was read and never started: at once, as if it had not been read.
@@ -296,26 +300,29 @@ struct Run {
 }
 
 async fn requeue(delivery: Delivery, seat: Option<Seat>, attempt: u32, after: Option<Duration>, settler: &ToSettler) {
-    let Delivery { call, lease } = delivery;
+    let Delivery { call, lease, .. } = delivery;
     let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
-    send(settler, call.function.clone(), lease, settlement, "handed back", seat).await;
+    let settled = Settling { function: call.function.clone(), lease, read_at: None, settlement };
+    send(settler, settled, "handed back", seat).await;
 }
 
-async fn send(
-    settler: &ToSettler,
+/// What goes to the settler, but for the ticket.
+struct Settling {
     function: FunctionId,
     lease: Lease,
+    read_at: Option<Instant>,
     settlement: Settlement,
-    outcome: &'static str,
-    seat: Option<Seat>,
-) {
+}
+
+async fn send(settler: &ToSettler, settling: Settling, outcome: &'static str, seat: Option<Seat>) {
+    let Settling { function, lease, read_at, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
         Settlement::Finish { .. } | Settlement::Bury { .. } => None,
     };
     let key = FlightKey { function: function.clone(), lease };
     let ticket = Ticket { key, outcome, retry_after, _seat: seat };
-    if settler.send(Settled { function, lease, settlement, ticket }).await.is_err() {
+    if settler.send(Settled { function, lease, read_at, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
     }

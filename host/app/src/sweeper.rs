@@ -157,10 +157,15 @@ impl Sweeper {
     /// Looks at one function; returns when to look again, if something there will become due.
     async fn sweep(&self, function: &FunctionId, live: &[HostId]) -> Result<Option<Duration>, BrokerError> {
         let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect();
-        let mut swept = self.queue.sweep(&self.host, function, live, seats.len()).await?;
-        if swept.backlog.next_lapse == Some(Duration::ZERO) && seats.is_empty() {
-            seats.push(self.seat_in_turn().await);
-            swept = self.queue.sweep(&self.host, function, live, seats.len()).await?;
+        let mut swept = self.queue.sweep(&self.host, function, live, &[], seats.len()).await?;
+        if !swept.whole.is_empty() {
+            // Somebody's leases have lapsed. What that host may still have on its way must not arrive any more.
+            let silent = std::mem::take(&mut swept.whole);
+            self.presence.cut_off(&silent).await?;
+            if seats.is_empty() {
+                seats.push(self.seat_in_turn().await);
+            }
+            swept = self.queue.sweep(&self.host, function, live, &silent, seats.len()).await?;
         }
         if let Some(wait) = swept.backlog.next_due {
             // The promoter outlives this task by design; a failed send means that the host is ending.

@@ -14,6 +14,11 @@ pub struct Keys {
     prefix: Box<str>,
 }
 
+/// The name of the connection through which a host settles.
+pub(crate) fn settler_name(host: &HostId) -> String {
+    format!("baton-settler-{host}")
+}
+
 /// What a coordination channel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
@@ -66,6 +71,12 @@ impl Keys {
     #[must_use]
     pub fn hosts(&self) -> String {
         format!("{}:hosts", self.prefix)
+    }
+
+    /// Through which connection each host settles: host id -> client id at Redis.
+    #[must_use]
+    pub fn settlers(&self) -> String {
+        format!("{}:settlers", self.prefix)
     }
 
     /// One host's record; it expires unless the host keeps it.

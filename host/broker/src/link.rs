@@ -1,11 +1,11 @@
 //! Connections to Redis: how they are opened, and one that replaces itself when it is broken.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value, cmd};
 use tokio::sync::Mutex;
 
 use crate::BrokerError;
@@ -106,29 +106,57 @@ pub(crate) async fn open_blocking(client: &Client) -> Result<MultiplexedConnecti
     open(client, None).await
 }
 
+/// An open connection, and since when it is.
+#[derive(Clone)]
+pub(crate) struct Open {
+    connection: MultiplexedConnection,
+    pub(crate) since: Instant,
+}
+
+/// Under which name a connection is known at Redis, and in which hash its client id is written down before it is used.
+pub(crate) struct Register {
+    pub(crate) name: String,
+    pub(crate) hash: String,
+    pub(crate) field: String,
+}
+
 /// A connection for commands that do not block, shared by reference, opened on first use and anew when it is broken.
 pub(crate) struct Link {
     client: Client,
+    register: Option<Register>,
     /// The open connection. A lock and no message: it is held for a clone, or while one task connects for all.
-    open: Mutex<Option<MultiplexedConnection>>,
+    open: Mutex<Option<Open>>,
     timeouts: AtomicU32,
 }
 
 impl Link {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, open: Mutex::new(None), timeouts: AtomicU32::new(0) }
+        Self { client, register: None, open: Mutex::new(None), timeouts: AtomicU32::new(0) }
+    }
+
+    /// A link that others can cut: whoever reads the register can have Redis close it.
+    pub(crate) fn registered(client: Client, register: Register) -> Self {
+        Self { register: Some(register), ..Self::new(client) }
     }
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, BrokerError> {
+    /// The open connection, or a new one.
+    pub(crate) async fn connection(&self) -> Result<Open, BrokerError> {
         let mut slot = self.open.lock().await;
         if let Some(open) = slot.as_ref() {
             return Ok(open.clone());
         }
-        let fresh = open(&self.client, Some(COMMAND_TIMEOUT)).await?;
+        let mut connection = open(&self.client, Some(COMMAND_TIMEOUT)).await?;
+        if let Some(Register { name, hash, field }) = &self.register {
+            let mut introduce = redis::pipe();
+            introduce.cmd("CLIENT").arg("SETNAME").arg(name).ignore().cmd("CLIENT").arg("ID");
+            let (id,): (u64,) = introduce.query_async(&mut connection).await?;
+            cmd("HSET").arg(hash).arg(field).arg(id).query_async::<()>(&mut connection).await?;
+        }
+        let fresh = Open { connection, since: Instant::now() };
         *slot = Some(fresh.clone());
         self.timeouts.store(0, Ordering::Relaxed);
         Ok(fresh)
@@ -136,18 +164,24 @@ impl Link {
 
     /// Carries out one command.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
-        let mut connection = self.connection().await?;
-        let answer = connection.send_packed_command(command).await.and_then(Value::extract_error);
+        let mut open = self.connection().await?;
+        let answer = open.connection.send_packed_command(command).await.and_then(Value::extract_error);
         self.judge(answer).await
     }
 
     /// Carries out several commands in one round trip and gives their answers, in order. What Redis refused stands
     /// among them as [`Value::ServerError`].
     pub(crate) async fn run_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, BrokerError> {
-        let mut connection = self.connection().await?;
-        let count = pipeline.len();
-        let answers = connection.send_packed_commands(pipeline, 0, count).await;
+        let mut open = self.connection().await?;
+        let answers = open.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
         self.judge(answers).await
+    }
+
+    /// Carries out several commands as one step, on this very connection: all of them or, if Redis refuses one
+    /// beforehand, none.
+    pub(crate) async fn run_as_one(&self, open: &mut Open, pipeline: &redis::Pipeline) -> Result<(), BrokerError> {
+        let answer = pipeline.query_async::<Value>(&mut open.connection).await;
+        self.judge(answer).await.map(drop)
     }
 
     async fn judge<T>(&self, answer: Result<T, redis::RedisError>) -> Result<T, BrokerError> {

@@ -6,7 +6,7 @@ use baton_model::{HostId, HostRecord};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
-use crate::keys::Keys;
+use crate::keys::{Keys, settler_name};
 use crate::link::{BrokerConfig, Link};
 
 /// The longest that a reader of a host may be blocked at Redis.
@@ -55,7 +55,29 @@ impl Presence {
         let mut remove = redis::pipe();
         remove.cmd("DEL").arg(self.keys.host(host));
         remove.cmd("SREM").arg(self.keys.hosts()).arg(host.as_str());
+        remove.cmd("HDEL").arg(self.keys.settlers()).arg(host.as_str());
         self.link.run_all(&remove).await.map(drop)
+    }
+
+    /// Has Redis close the connections through which these hosts settle. To be done before their entries are claimed:
+    /// what a stopped process had on its way is then refused when it goes on.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; nothing may be claimed then.
+    pub async fn cut_off(&self, hosts: &[HostId]) -> Result<(), BrokerError> {
+        for host in hosts {
+            let look = cmd("HGET").arg(self.keys.settlers()).arg(host.as_str()).to_owned();
+            let Value::BulkString(id) = self.link.run(&look).await? else { continue };
+            let list = self.link.run(cmd("CLIENT").arg("LIST").arg("ID").arg(&id)).await?;
+            let list: String =
+                redis::from_redis_value(list).map_err(|e| BrokerError::shape("CLIENT LIST", &e.to_string()))?;
+            // After a restart of Redis the number may be a stranger's.
+            let name = settler_name(host);
+            if list.split_whitespace().any(|field| field.strip_prefix("name=") == Some(&name)) {
+                self.link.run(cmd("CLIENT").arg("KILL").arg("ID").arg(&id)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The ids of all hosts that registered and were not removed, dead or alive. One cheap command.

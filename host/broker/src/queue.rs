@@ -23,6 +23,8 @@ pub struct Swept {
     pub claimed: Vec<Incoming>,
     /// What is left to wait for.
     pub backlog: Backlog,
+    /// Hosts that hold lapsed entries and were not cut off: nothing was claimed from them.
+    pub whole: Vec<HostId>,
 }
 
 /// What a function's keys hold that will want attention later.
@@ -113,8 +115,8 @@ impl Queue {
         Ok(refused)
     }
 
-    /// Claims at most `room` entries of `function` whose leases have lapsed, for `host`; deletes empty consumers of
-    /// hosts that are not among `live`.
+    /// Claims at most `room` entries of `function` whose leases have lapsed, for `host`, and only from hosts that were
+    /// `cut` off by [`crate::Presence::cut_off`]; deletes empty consumers of hosts that are not among `live`.
     ///
     /// # Errors
     /// Any [`BrokerError`]. Entries may have been claimed all the same, by an answer that was lost: the caller has to
@@ -124,27 +126,33 @@ impl Queue {
         host: &HostId,
         function: &FunctionId,
         live: &[HostId],
+        cut: &[HostId],
         room: usize,
     ) -> Result<Swept, BrokerError> {
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
-        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
-        live.iter().for_each(|host| {
+        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room).arg(cut.len());
+        cut.iter().chain(live).for_each(|host| {
             call.arg(host.as_str());
         });
         let answer = self.sweep.run(&self.link, &call).await?;
-        let (next_lapse, next_due, taken) = match answer {
-            Value::Array(parts) => match <[Value; 3]>::try_from(parts) {
-                Ok([Value::Int(lapse), Value::Int(due), Value::Array(taken)]) => (lapse, due, taken),
-                other => return Err(BrokerError::shape("sweep.lua", &other)),
-            },
+        let Value::Array(parts) = answer else { return Err(BrokerError::shape("sweep.lua", &answer)) };
+        let (next_lapse, next_due, taken, whole) = match <[Value; 4]>::try_from(parts) {
+            Ok([Value::Int(lapse), Value::Int(due), Value::Array(taken), Value::Array(whole)]) => {
+                (lapse, due, taken, whole)
+            }
             other => return Err(BrokerError::shape("sweep.lua", &other)),
         };
+        let whole = whole.into_iter().filter_map(|name| match name {
+            Value::BulkString(name) => HostId::parse(std::str::from_utf8(&name).ok()?),
+            _ => None,
+        });
+        let whole = whole.collect();
         let mut claimed = Vec::with_capacity(taken.len());
         for entry in taken {
             claimed.extend(self.claimed(function, entry)?);
         }
-        Ok(Swept { claimed, backlog: Backlog { next_lapse: wait(next_lapse), next_due: wait(next_due) } })
+        Ok(Swept { claimed, backlog: Backlog { next_lapse: wait(next_lapse), next_due: wait(next_due) }, whole })
     }
 
     fn claimed(&self, function: &FunctionId, entry: Value) -> Result<Option<Incoming>, BrokerError> {
@@ -155,7 +163,7 @@ impl Queue {
         match parts {
             Ok([id, Value::Int(claims), fields]) => {
                 let claims = u32::try_from(claims).unwrap_or(u32::MAX);
-                parse_entry(function, Value::Array(vec![id, fields]), claims, self.payload_bytes_max)
+                parse_entry(function, Value::Array(vec![id, fields]), claims, None, self.payload_bytes_max)
             }
             other => Err(BrokerError::shape("sweep.lua", &other)),
         }
@@ -264,7 +272,7 @@ impl Queue {
         };
         let claims: Option<u32> = redis::from_redis_value(claims).unwrap_or(None);
         match entry {
-            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), payload_bytes_max),
+            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), None, payload_bytes_max),
             None => {
                 // Somebody deleted the entry while it was pending. There is no call any more.
                 let mut forget = redis::pipe();

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_model::{Call, EntryId, FunctionId, HostId, Lease};
 use redis::aio::MultiplexedConnection;
@@ -27,6 +27,8 @@ pub struct Delivery {
     pub call: Arc<Call>,
     /// The right to settle it.
     pub lease: Lease,
+    /// When it was read, if this is its first delivery; none for one that came back.
+    pub read_at: Option<Instant>,
 }
 
 /// One entry as it was read.
@@ -243,6 +245,7 @@ impl Reader {
 
     fn streams(&self, from: &ReadEnd, streams: Vec<Value>) -> Result<Vec<Incoming>, BrokerError> {
         let mut out = Vec::new();
+        let read_at = Instant::now();
         for stream in streams {
             let Value::Array(pair) = stream else { return Err(BrokerError::shape("XREADGROUP", &stream)) };
             let mut pair = pair.into_iter();
@@ -254,7 +257,7 @@ impl Reader {
             };
             out.reserve(entries.len());
             for entry in entries {
-                out.extend(parse_entry(function, entry, 0, self.payload_bytes_max)?);
+                out.extend(parse_entry(function, entry, 0, Some(read_at), self.payload_bytes_max)?);
             }
         }
         Ok(out)
@@ -288,6 +291,7 @@ pub(crate) fn parse_entry(
     function: &FunctionId,
     entry: Value,
     claims: u32,
+    read_at: Option<Instant>,
     payload_bytes_max: usize,
 ) -> Result<Option<Incoming>, BrokerError> {
     let Value::Array(parts) = entry else { return Err(BrokerError::shape("a stream read", &entry)) };
@@ -303,7 +307,7 @@ pub(crate) fn parse_entry(
     Ok(Some(match entry::read(function, id, fields, payload_bytes_max) {
         Ok(mut call) => {
             call.attempt = call.attempt.saturating_add(claims);
-            Incoming::Call(Delivery { call: Arc::new(call), lease })
+            Incoming::Call(Delivery { call: Arc::new(call), lease, read_at })
         }
         Err(malformed) => Incoming::Malformed(function.clone(), lease, malformed),
     }))

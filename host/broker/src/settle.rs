@@ -1,18 +1,19 @@
 //! Ending calls: whatever waits to be settled goes to Redis in one batch for each function, with no timer.
 //!
 //! A settlement is tried until Redis answers: it is the last copy of an answer. What it may do is decided by the
-//! scripts, which refuse a host that no longer holds the lease.
+//! scripts, which refuse a host that no longer holds the lease. Answers that are surely still this host's to give take
+//! a shorter way, one transaction without a script; docs/decisions/0007 says what makes them sure.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_model::{CallId, Digest, FunctionId, HostId, Lease, ReplyTo};
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::mpsc;
 
-use crate::keys::{GROUP, Keys};
-use crate::link::{BrokerConfig, Link};
+use crate::keys::{GROUP, Keys, settler_name};
+use crate::link::{BrokerConfig, Link, Register};
 use crate::script::Lua;
 use crate::{BrokerError, Malformed};
 
@@ -25,6 +26,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCHES_AT_ONCE: usize = 4;
 /// How many settlements may wait for Redis; whoever has more waits with them.
 const WAITING_MAX: usize = 4096;
+/// For how long after its delivery an answer may take the short way. Whatever cuts in by hand takes longer.
+const SURE_FOR: Duration = Duration::from_millis(250);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -106,6 +109,9 @@ pub struct Settled<T> {
     pub function: FunctionId,
     /// The right to settle.
     pub lease: Lease,
+    /// When the entry was read, if nobody can have claimed it since but through this host's settling connection being
+    /// cut first; none if that is in doubt.
+    pub read_at: Option<Instant>,
     /// What is to become of the call.
     pub settlement: Settlement,
     /// What is handed back with the verdict.
@@ -117,6 +123,7 @@ pub struct Settler<T> {
     link: Link,
     keys: Keys,
     host: HostId,
+    sure_for: Duration,
     result_ttl: Duration,
     inbox: mpsc::Receiver<Settled<T>>,
     finish: Lua,
@@ -131,9 +138,12 @@ impl<T: Send> Settler<T> {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig, host: HostId) -> Result<(Self, mpsc::Sender<Settled<T>>), BrokerError> {
         let (sender, inbox) = mpsc::channel(WAITING_MAX);
+        let keys = config.keys();
+        let register = Register { name: settler_name(&host), hash: keys.settlers(), field: host.as_str().to_owned() };
         let settler = Self {
-            link: Link::new(config.client()?),
-            keys: config.keys(),
+            link: Link::registered(config.client()?, register),
+            keys,
+            sure_for: SURE_FOR.min(config.lease / 8),
             host,
             result_ttl: config.result_ttl,
             inbox,
@@ -192,7 +202,10 @@ impl<T: Send> Settler<T> {
     async fn settle(&self, batch: &Batch<T>) -> Result<Vec<Verdict>, BrokerError> {
         let first = &batch.items[0];
         match &first.settlement {
-            Settlement::Finish { .. } => self.finish(&batch.items).await,
+            Settlement::Finish { .. } => match self.finish_sure(&batch.items).await {
+                Some(verdicts) => Ok(verdicts),
+                None => self.finish(&batch.items).await,
+            },
             Settlement::Requeue { id, attempt, accepted_ms, after } => {
                 let wait = after.map_or(-1, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
                 let mut call = self.requeue.call(3);
@@ -232,6 +245,50 @@ impl<T: Send> Settler<T> {
 
     fn channel(&self, reply: Option<&ReplyTo>) -> String {
         reply.map(|reply| self.keys.reply_channel(reply)).unwrap_or_default()
+    }
+
+    /// The short way: results, acknowledgement, notices in one transaction. None if it does not serve, and nothing is
+    /// known to have changed: then the script has the word.
+    ///
+    /// Whoever claims entries of this host first has Redis close the connection that is used here, and an entry that
+    /// was read before the connection came about takes the long way. So what arrives on it is not late, however long
+    /// this process was stopped in the meantime.
+    async fn finish_sure(&self, items: &[Settled<T>]) -> Option<Vec<Verdict>> {
+        let function = &items[0].function;
+        let mut open = self.link.connection().await.ok()?;
+        let is_sure = |item: &Settled<T>| {
+            item.lease.claims == 0 && item.read_at.is_some_and(|at| at > open.since && at.elapsed() < self.sure_for)
+        };
+        if !items.iter().all(is_sure) {
+            return None;
+        }
+        let mut all = redis::Pipeline::with_capacity(items.len() + 8);
+        all.atomic();
+        let mut notices: Vec<(&ReplyTo, Vec<u8>)> = Vec::new();
+        for item in items {
+            let Settlement::Finish { id, document, reply } = &item.settlement else { return None };
+            all.cmd("SET").arg(self.keys.result(function, id)).arg(document);
+            all.arg("NX").arg("PX").arg(self.ttl_ms());
+            let Some(reply) = reply else { continue };
+            match notices.iter_mut().find(|(to, _)| *to == reply) {
+                Some((_, packed)) => packed.extend_from_slice(document),
+                None => notices.push((reply, document.clone())),
+            }
+        }
+        let calls = self.keys.calls(function);
+        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.to_string()).collect();
+        all.cmd("XACK").arg(&calls).arg(GROUP).arg(&entries);
+        all.cmd("XDEL").arg(&calls).arg(&entries);
+        for (reply, packed) in &notices {
+            all.cmd("PUBLISH").arg(self.keys.reply_channel(reply)).arg(packed);
+        }
+        match self.link.run_as_one(&mut open, &all).await {
+            Ok(()) => Some(vec![Verdict::Done; items.len()]),
+            Err(error) => {
+                tracing::debug!(%error, calls = items.len(), "settling by script instead");
+                None
+            }
+        }
     }
 
     async fn finish(&self, items: &[Settled<T>]) -> Result<Vec<Verdict>, BrokerError> {
@@ -284,7 +341,7 @@ impl<T> Batch<T> {
 }
 
 fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
-    let mut open: HashMap<FunctionId, Batch<T>> = HashMap::new();
+    let mut open: HashMap<(FunctionId, bool), Batch<T>> = HashMap::new();
     let mut full = Vec::new();
     for item in taken.drain(..) {
         let bytes = match &item.settlement {
@@ -294,13 +351,15 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
             }
             Settlement::Finish { document, .. } => document.len(),
         };
-        match open.get_mut(&item.function) {
+        // Sure answers and others do not mix, so that one late call does not hold up its neighbours.
+        let kind = (item.function.clone(), item.read_at.is_some());
+        match open.get_mut(&kind) {
             Some(batch) if batch.has_room_for(bytes) => {
                 batch.items.push(item);
                 batch.bytes += bytes;
             }
             Some(batch) => full.push(std::mem::replace(batch, Batch::of(item, bytes))),
-            None => _ = open.insert(item.function.clone(), Batch::of(item, bytes)),
+            None => _ = open.insert(kind, Batch::of(item, bytes)),
         }
     }
     full.extend(open.into_values());

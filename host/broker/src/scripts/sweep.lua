@@ -8,21 +8,29 @@
 -- ARGV[2]  this host's consumer name
 -- ARGV[3]  lease in ms: an entry that nobody renewed for so long has no owner any more
 -- ARGV[4]  how many entries may be claimed at the most
--- ARGV[5…] the ids of the hosts that are known to live
+-- ARGV[5]  how many hosts were cut off: their settling connections are closed, so nothing late can come from them
+-- ARGV[6…] the ids of those, then the ids of the hosts that are known to live
 --
 -- Returns
 --   [1] ms until the next foreign lease can lapse; 0 = one has lapsed but was over the limit; -1 = nobody else holds any
 --   [2] ms until the first delayed call is due; 0 = it is; -1 = none waits
 --   [3] the claimed entries: entry id, its claims from now on, its fields
+--   [4] the hosts that hold lapsed entries but were not cut off: nothing was claimed from them
 local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
 local group, me, lease, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local cut, live = {}, {}
+local last_cut = 5 + tonumber(ARGV[5])
+for i = 6, #ARGV do
+  if i <= last_cut then cut[ARGV[i]] = true else live[ARGV[i]] = true end
+end
 
 local next_lapse = -1
 local function lapses_in(ms)
   if next_lapse < 0 or ms < next_lapse then next_lapse = ms end
 end
 
-local taken = {}
+local taken, whole = {}, {}
 local summary = redis.pcall('XPENDING', calls, group)
 if not summary.err and summary[4] then
   for _, holder in ipairs(summary[4]) do
@@ -30,6 +38,10 @@ if not summary.err and summary[4] then
     if name ~= me then
       -- What has lapsed: one more than there is room for, to know whether something is left.
       local lapsed = redis.call('XPENDING', calls, group, 'IDLE', lease, '-', '+', room + 1, name)
+      if #lapsed > 0 and not cut[name] then
+        whole[#whole + 1] = name
+        lapsed = {}
+      end
       for _, row in ipairs(lapsed) do
         if room <= 0 then
           lapses_in(0)
@@ -55,8 +67,6 @@ if not summary.err and summary[4] then
 end
 
 -- A consumer is deleted only if nothing is pending for it: XGROUP DELCONSUMER would destroy that for ever.
-local live = {}
-for i = 5, #ARGV do live[ARGV[i]] = true end
 local consumers = redis.pcall('XINFO', 'CONSUMERS', calls, group)
 if not consumers.err then
   for _, row in ipairs(consumers) do
@@ -74,4 +84,4 @@ if #first > 0 then
   local time = redis.call('TIME')
   next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
 end
-return { math.floor(next_lapse), next_due, taken }
+return { math.floor(next_lapse), next_due, taken, whole }
