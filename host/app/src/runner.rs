@@ -22,6 +22,9 @@ use crate::guest_log::GuestLog;
 use crate::seats::Seat;
 use crate::tally::Tally;
 
+/// The most calls that one thread starts one after the other, while others could help.
+const SHARE: usize = 16;
+
 /// What comes back with a verdict: the seat becomes free, the flight ends.
 pub(crate) struct Ticket {
     key: FlightKey,
@@ -50,7 +53,17 @@ pub(crate) type ToSettler = mpsc::Sender<Settled<Ticket>>;
 impl Runner {
     /// Starts calls that are in flight, each on its seat. Returns when each has ended, or has a task of its own
     /// because it waits for something.
-    pub(crate) async fn start(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+    pub(crate) async fn start(self: &Arc<Self>, mut batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+        // A large batch is worth another thread's time; a small one is through before that has woken up.
+        while batch.len() > SHARE {
+            let share = batch.split_off(batch.len() - SHARE.min(batch.len() / 2));
+            let (this, settler) = (self.clone(), settler.clone());
+            tokio::spawn(async move { this.start_here(share, &settler).await });
+        }
+        self.start_here(batch, settler).await;
+    }
+
+    async fn start_here(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
         for (incoming, seat) in batch {
             match incoming {
                 Incoming::Call(delivery) => self.start_one(delivery, seat, settler).await,
