@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use baton_broker::{BrokerConfig, LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
 use baton_engine::{CompileSpeed, Engine, EngineConfig, Tuning};
 use baton_model::{HostId, HostRecord, HostState, Limits, RetryPolicy};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -116,6 +117,30 @@ struct Host {
     fault: CancellationToken,
     state: watch::Sender<HostState>,
     first_pass: watch::Receiver<bool>,
+    _corridor: Corridor,
+}
+
+/// The thread on which calls are read and settled.
+struct Corridor(Option<Runtime>);
+
+impl Corridor {
+    fn start() -> anyhow::Result<Self> {
+        let one = Builder::new_multi_thread().worker_threads(1).thread_name("corridor").enable_all().build();
+        Ok(Self(Some(one.context("cannot start the thread that reads and settles")?)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is there until it is dropped").handle()
+    }
+}
+
+impl Drop for Corridor {
+    /// Without waiting: by now it has nothing to do, and this may run where nobody may wait.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Host {
@@ -153,6 +178,7 @@ impl Host {
             catalog: catalog.clone(),
             flights: flights.clone(),
             tally: tally.clone(),
+            guests: Handle::current(),
             fault: fault.clone(),
             hand_back_after: Duration::from_secs(1),
         });
@@ -195,7 +221,9 @@ impl Host {
             .run(stop.clone()),
         );
         intake.spawn(wake_on_change(catalog.clone(), alarm.clone(), stop.clone()));
-        intake.spawn(
+        // Reading and settling share one thread: a call that is through at once then wakes no other.
+        let corridor = Corridor::start()?;
+        intake.spawn_on(
             Consumer {
                 intake: Intake::new(reader, queue.clone(), catalog.clone(), alarm.clone()),
                 flights: flights.clone(),
@@ -204,6 +232,7 @@ impl Host {
                 settler: to_settler.clone(),
             }
             .run(stop.clone()),
+            corridor.handle(),
         );
         intake.spawn(
             Sweeper {
@@ -243,7 +272,7 @@ impl Host {
             .run(last.clone()),
         );
         let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
-        let settler = tokio::spawn(settler.run(settled));
+        let settler = corridor.handle().spawn(settler.run(settled));
         let drain = Drain {
             host: id,
             queue,
@@ -259,7 +288,14 @@ impl Host {
             last,
             timeout: config.drain_timeout,
         };
-        Ok(Self { parts: Parts { intake, upkeep, settler, announcer }, drain, fault, state, first_pass })
+        Ok(Self {
+            parts: Parts { intake, upkeep, settler, announcer },
+            drain,
+            fault,
+            state,
+            first_pass,
+            _corridor: corridor,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use baton_model::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,8 @@ pub(crate) struct Runner {
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) tally: Arc<Tally>,
+    /// Where attempts go that are not through at once: not where calls are read and settled.
+    pub(crate) guests: Handle,
     /// Cancelled when an attempt panics: that is a fault of the host.
     pub(crate) fault: CancellationToken,
     /// How long a call waits that this host has read but cannot run.
@@ -58,7 +61,7 @@ impl Runner {
         while batch.len() > SHARE {
             let share = batch.split_off(batch.len() - SHARE.min(batch.len() / 2));
             let (this, settler) = (self.clone(), settler.clone());
-            tokio::spawn(async move { this.start_here(share, &settler).await });
+            self.guests.spawn(async move { this.start_here(share, &settler).await });
         }
         self.start_here(batch, settler).await;
     }
@@ -88,7 +91,7 @@ impl Runner {
         if inline && futures_util::poll!(&mut attempt).is_ready() {
             return;
         }
-        let task = tokio::spawn(attempt);
+        let task = self.guests.spawn(attempt);
         self.flights.can_be_stopped_by(&key, task.abort_handle());
     }
 

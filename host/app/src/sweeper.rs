@@ -147,6 +147,8 @@ impl Sweeper {
         for (host, record) in others.iter().zip(self.presence.records(&others).await?) {
             if record.is_none() {
                 tracing::info!(%host, "a host is gone without leaving; its calls are taken over as their leases lapse");
+                // Its record also says how to cut it off, so that comes first.
+                self.presence.cut_off(std::slice::from_ref(host)).await?;
                 self.presence.remove(host).await?;
                 is_one_gone = true;
             }
@@ -161,10 +163,11 @@ impl Sweeper {
         if !swept.whole.is_empty() {
             // Somebody's leases have lapsed. What that host may still have on its way must not arrive any more.
             let silent = std::mem::take(&mut swept.whole);
-            self.presence.cut_off(&silent).await?;
             if seats.is_empty() {
                 seats.push(self.seat_in_turn().await);
             }
+            // Nothing may come between the cut and the claim in which that host could go on and fall silent again.
+            self.presence.cut_off(&silent).await?;
             swept = self.queue.sweep(&self.host, function, live, &silent, seats.len()).await?;
         }
         if let Some(wait) = swept.backlog.next_due {

@@ -88,7 +88,9 @@ pub(crate) fn read(
         let detail = "the field `payload` is missing; it holds the input, and may be empty".to_owned();
         fault = Some((MalformedReason::Malformed, detail));
     }
-    let id_is_own = read.id.is_some() && read.accepted_ms.is_none();
+    // A host that puts a call back writes its id down, whosever it is; only one that Redis gave has that form.
+    let is_own = |id: &CallId| read.accepted_ms.is_none() || EntryId::parse(id.as_str()).is_none();
+    let id_is_own = read.id.as_ref().is_some_and(is_own);
     let id = read.id.unwrap_or_else(|| entry_as_call_id(entry));
     if let Some((reason, detail)) = fault {
         return Err(Malformed { entry, id, reply: read.reply, reason, detail });
@@ -268,6 +270,15 @@ mod tests {
         assert!(call.id_is_own);
         assert_eq!(call.deadline_ms, Some(1_800_000_000_000));
         assert_eq!(call.headers, [("x-tenant-hint".to_owned(), "blue".to_owned())]);
+    }
+
+    #[test]
+    fn a_call_that_was_put_back_keeps_whose_id_it_has() {
+        let put_back =
+            |id: &[u8]| read_fields(&[("payload", b""), ("id", id), ("accepted", b"5"), ("attempt", b"2")]).unwrap();
+        assert!(put_back(b"order-1").id_is_own);
+        assert!(!put_back(b"1700000000000-1").id_is_own);
+        assert_eq!((put_back(b"order-1").attempt, put_back(b"order-1").accepted_ms), (2, 5));
     }
 
     #[test]
