@@ -48,6 +48,7 @@ impl Consumer {
                     beyond.extend(incoming.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded));
                     seated(&mut beyond, seats, &mut batch);
                 }
+                Ok(Step::Nothing) => backoff.succeeded(),
                 Ok(Step::Stop) => break,
                 Err(error) => {
                     self.intake.doubt();

@@ -43,6 +43,8 @@ enum Stage {
     Running(Option<AbortHandle>),
     /// The attempt has ended and its settlement is on the way.
     Settling,
+    /// The attempt was stopped and its call is being handed back.
+    Stopped,
 }
 
 struct Flight {
@@ -110,7 +112,8 @@ impl Flights {
     pub(crate) fn can_be_stopped_by(&self, key: &FlightKey, stop: AbortHandle) {
         match find(&mut self.lock(), key) {
             Some(Flight { stage: Stage::Running(handle), .. }) => *handle = Some(stop),
-            Some(_) => {}
+            Some(Flight { stage: Stage::Settling, .. }) => {}
+            Some(Flight { stage: Stage::Stopped, .. }) => stop.abort(),
             // It has ended, or another claim has taken its place before it could be stopped.
             None => stop.abort(),
         }
@@ -121,11 +124,18 @@ impl Flights {
         match find(&mut self.lock(), key) {
             Some(flight) => {
                 let first = matches!(flight.stage, Stage::Running(_));
-                flight.stage = Stage::Settling;
+                if first {
+                    flight.stage = Stage::Settling;
+                }
                 first
             }
             None => false,
         }
+    }
+
+    /// Whether an attempt may still start, or go on.
+    pub(crate) fn is_running(&self, key: &FlightKey) -> bool {
+        matches!(find(&mut self.lock(), key), Some(Flight { stage: Stage::Running(_), .. }))
     }
 
     /// Redis has the call's end, or it is another's.
@@ -158,8 +168,8 @@ impl Flights {
         for flight in self.lock().values_mut() {
             if let (Stage::Running(stop), Some(call)) = (&flight.stage, &flight.call) {
                 stop.iter().for_each(AbortHandle::abort);
-                stopped.push(Delivery { call: call.clone(), lease: flight.lease, read_at: None });
-                flight.stage = Stage::Settling;
+                stopped.push(Delivery { call: call.clone(), lease: flight.lease, read: None });
+                flight.stage = Stage::Stopped;
             }
         }
         stopped
@@ -226,7 +236,7 @@ mod tests {
             attempt: 1,
             accepted_ms: 1,
         };
-        Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims }, read_at: None })
+        Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims }, read: None })
     }
 
     #[test]

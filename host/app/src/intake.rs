@@ -44,6 +44,8 @@ impl Alarm {
 pub(crate) enum Step {
     /// With these entries, and so many seats for them.
     Read(Vec<Incoming>, Seat),
+    /// There was nothing to read from.
+    Nothing,
     /// It was told to stop.
     Stop,
 }
@@ -101,7 +103,7 @@ impl Intake {
                 () = tokio::time::sleep(BLOCK) => {}
                 () = stop.cancelled() => return Ok(Step::Stop),
             }
-            return Ok(Step::Read(Vec::new(), seats.take_up_to(1).await));
+            return Ok(Step::Nothing);
         }
         let taken = tokio::select! {
             taken = seats.take_up_to(BATCH_MAX) => taken,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_broker::{Delivery, Incoming, Malformed, Queue, Settled, Settlement, Verdict};
+use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Verdict};
 use baton_engine::Invocation;
 use baton_model::{
     Call, CallError, Digest, Disposition, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy, Status,
@@ -79,6 +79,10 @@ impl Runner {
 
     async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler) {
         let key = FlightKey::of(&delivery);
+        if !self.flights.is_running(&key) {
+            // It was given away while it waited.
+            return;
+        }
         let revision = self.catalog.snapshot().get(&delivery.call.function).cloned();
         let Some(revision) = revision else {
             // The function was taken out between the read and now. The call waits, as those in the stream do.
@@ -96,9 +100,9 @@ impl Runner {
     }
 
     async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
-        let Delivery { call, lease, read_at } = delivery;
+        let Delivery { call, lease, read } = delivery;
         // Of two calls under one id the first result stands, and which it is only the script knows.
-        let read_at = read_at.filter(|_| !call.id_is_own);
+        let read = read.filter(|_| !call.id_is_own);
         let key = FlightKey { function: call.function.clone(), lease };
         let guard = PanicGuard { runner: &self, key: &key };
         let mut run =
@@ -109,7 +113,7 @@ impl Runner {
             Some(Refusal::Settled(document)) => {
                 if self.flights.begin_settling(&key) {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                    let settled = Settling { function: call.function.clone(), lease, read_at, settlement };
+                    let settled = Settling { function: call.function.clone(), lease, read, settlement };
                     send(&settler, settled, "sent twice", Some(seat)).await;
                 }
                 return;
@@ -136,7 +140,7 @@ impl Runner {
             failure = failure_text(&outcome), "call ended"
         );
         let settlement = self.settlement(&call, outcome, &revision.retry, run);
-        let settled = Settling { function: call.function.clone(), lease, read_at, settlement };
+        let settled = Settling { function: call.function.clone(), lease, read, settlement };
         send(&settler, settled, word, Some(seat)).await;
     }
 
@@ -241,7 +245,7 @@ impl Runner {
         document.finished_ms = now_ms();
         let settlement = Settlement::of_malformed(malformed, document.encode());
         self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
-        send(settler, Settling { function, lease, read_at: None, settlement }, reason, Some(seat)).await;
+        send(settler, Settling { function, lease, read: None, settlement }, reason, Some(seat)).await;
     }
 
     /// Gives back what was read and never started: at once, as if it had not been read.
@@ -318,7 +322,7 @@ struct Run {
 async fn requeue(delivery: Delivery, seat: Option<Seat>, attempt: u32, after: Option<Duration>, settler: &ToSettler) {
     let Delivery { call, lease, .. } = delivery;
     let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
-    let settled = Settling { function: call.function.clone(), lease, read_at: None, settlement };
+    let settled = Settling { function: call.function.clone(), lease, read: None, settlement };
     send(settler, settled, "handed back", seat).await;
 }
 
@@ -326,19 +330,19 @@ async fn requeue(delivery: Delivery, seat: Option<Seat>, attempt: u32, after: Op
 struct Settling {
     function: FunctionId,
     lease: Lease,
-    read_at: Option<Instant>,
+    read: Option<ReadTime>,
     settlement: Settlement,
 }
 
 async fn send(settler: &ToSettler, settling: Settling, outcome: &'static str, seat: Option<Seat>) {
-    let Settling { function, lease, read_at, settlement } = settling;
+    let Settling { function, lease, read, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
         Settlement::Finish { .. } | Settlement::Bury { .. } => None,
     };
     let key = FlightKey { function: function.clone(), lease };
     let ticket = Ticket { key, outcome, retry_after, _seat: seat };
-    if settler.send(Settled { function, lease, read_at, settlement, ticket }).await.is_err() {
+    if settler.send(Settled { function, lease, read, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
     }

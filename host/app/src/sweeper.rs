@@ -147,8 +147,7 @@ impl Sweeper {
         for (host, record) in others.iter().zip(self.presence.records(&others).await?) {
             if record.is_none() {
                 tracing::info!(%host, "a host is gone without leaving; its calls are taken over as their leases lapse");
-                // Its record also says how to cut it off, so that comes first.
-                self.presence.cut_off(std::slice::from_ref(host)).await?;
+                self.presence.cut_off(&[host.as_str().to_owned()]).await?;
                 self.presence.remove(host).await?;
                 is_one_gone = true;
             }
@@ -170,6 +169,7 @@ impl Sweeper {
             self.presence.cut_off(&silent).await?;
             swept = self.queue.sweep(&self.host, function, live, &silent, seats.len()).await?;
         }
+        let is_more_silent = !swept.whole.is_empty();
         if let Some(wait) = swept.backlog.next_due {
             // The promoter outlives this task by design; a failed send means that the host is ending.
             _ = self.promoter.send(Due { function: function.clone(), wait });
@@ -180,6 +180,10 @@ impl Sweeper {
         let boarded = swept.claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
         let batch = boarded.zip(seats.drain(..)).collect();
         self.runner.start(batch, &self.settler).await;
+        if is_more_silent {
+            // Another host's leases lapsed in between.
+            return Ok(Some(Duration::ZERO));
+        }
         // A little later than the lapse, so that one look is enough; at once if something was left over.
         Ok(swept.backlog.next_lapse.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(5) }))
     }

@@ -14,8 +14,8 @@ pub struct Keys {
     prefix: Box<str>,
 }
 
-/// The name of the connection through which a host settles.
-pub(crate) fn settler_name(host: &HostId) -> String {
+/// The name of the connection through which a host settles. `host` is the name of its consumer.
+pub(crate) fn settler_name(host: &str) -> String {
     format!("baton-settler-{host}")
 }
 
@@ -71,12 +71,6 @@ impl Keys {
     #[must_use]
     pub fn hosts(&self) -> String {
         format!("{}:hosts", self.prefix)
-    }
-
-    /// Through which connection each host settles: host id -> client id at Redis.
-    #[must_use]
-    pub fn settlers(&self) -> String {
-        format!("{}:settlers", self.prefix)
     }
 
     /// One host's record; it expires unless the host keeps it.

@@ -29,5 +29,5 @@ pub use lease::{LeaseKeeper, Renewal};
 pub use link::BrokerConfig;
 pub use presence::Presence;
 pub use queue::{Backlog, Queue, Swept};
-pub use reader::{Delivery, Incoming, ReadEnd, Reader, ReaderWaker};
+pub use reader::{Delivery, Incoming, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use settle::{Settled, Settlement, Settler, Verdict};

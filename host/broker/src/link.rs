@@ -1,6 +1,6 @@
 //! Connections to Redis: how they are opened, and one that replaces itself when it is broken.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -106,37 +106,34 @@ pub(crate) async fn open_blocking(client: &Client) -> Result<MultiplexedConnecti
     open(client, None).await
 }
 
-/// An open connection, and since when it is.
+/// An open connection.
 #[derive(Clone)]
 pub(crate) struct Open {
     connection: MultiplexedConnection,
-    pub(crate) since: Instant,
-}
-
-/// Under which name a connection is known at Redis, and in which hash its client id is written down before it is used.
-pub(crate) struct Register {
-    pub(crate) name: String,
-    pub(crate) hash: String,
-    pub(crate) field: String,
+    /// Since when it is the only one of its name at Redis; none if that is not known, or if it has no name.
+    pub(crate) alone_since: Option<Instant>,
+    /// Which of this link's connections it is.
+    number: u64,
 }
 
 /// A connection for commands that do not block, shared by reference, opened on first use and anew when it is broken.
 pub(crate) struct Link {
     client: Client,
-    register: Option<Register>,
+    name: Option<String>,
     /// The open connection. A lock and no message: it is held for a clone, or while one task connects for all.
     open: Mutex<Option<Open>>,
     timeouts: AtomicU32,
+    opened: AtomicU64,
 }
 
 impl Link {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, register: None, open: Mutex::new(None), timeouts: AtomicU32::new(0) }
+        Self { client, name: None, open: Mutex::new(None), timeouts: AtomicU32::new(0), opened: AtomicU64::new(0) }
     }
 
-    /// A link that others can cut: whoever reads the register can have Redis close it.
-    pub(crate) fn registered(client: Client, register: Register) -> Self {
-        Self { register: Some(register), ..Self::new(client) }
+    /// A link whose connection has a name, under which others can have Redis close it.
+    pub(crate) fn named(client: Client, name: String) -> Self {
+        Self { name: Some(name), ..Self::new(client) }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -150,13 +147,13 @@ impl Link {
             return Ok(open.clone());
         }
         let mut connection = open(&self.client, Some(COMMAND_TIMEOUT)).await?;
-        if let Some(Register { name, hash, field }) = &self.register {
-            let mut introduce = redis::pipe();
-            introduce.cmd("CLIENT").arg("SETNAME").arg(name).ignore().cmd("CLIENT").arg("ID");
-            let (id,): (u64,) = introduce.query_async(&mut connection).await?;
-            cmd("HSET").arg(hash).arg(field).arg(id).query_async::<()>(&mut connection).await?;
-        }
-        let fresh = Open { connection, since: Instant::now() };
+        let alone_since = match &self.name {
+            None => None,
+            // Without it everything works, only slower; a server may forbid it.
+            Some(name) => stand_alone(&mut connection, name).await.ok().map(|()| Instant::now()),
+        };
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let fresh = Open { connection, alone_since, number };
         *slot = Some(fresh.clone());
         self.timeouts.store(0, Ordering::Relaxed);
         Ok(fresh)
@@ -166,7 +163,7 @@ impl Link {
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
         let mut open = self.connection().await?;
         let answer = open.connection.send_packed_command(command).await.and_then(Value::extract_error);
-        self.judge(answer).await
+        self.judge(open.number, answer).await
     }
 
     /// Carries out several commands in one round trip and gives their answers, in order. What Redis refused stands
@@ -174,17 +171,17 @@ impl Link {
     pub(crate) async fn run_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, BrokerError> {
         let mut open = self.connection().await?;
         let answers = open.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-        self.judge(answers).await
+        self.judge(open.number, answers).await
     }
 
-    /// Carries out several commands as one step, on this very connection: all of them or, if Redis refuses one
-    /// beforehand, none.
-    pub(crate) async fn run_as_one(&self, open: &mut Open, pipeline: &redis::Pipeline) -> Result<(), BrokerError> {
+    /// Carries out several commands as one step, on this very connection, and gives their answers. When Redis refuses
+    /// one beforehand, as for want of memory, it carries out none; one that fails later fails alone.
+    pub(crate) async fn run_as_one(&self, open: &mut Open, pipeline: &redis::Pipeline) -> Result<Value, BrokerError> {
         let answer = pipeline.query_async::<Value>(&mut open.connection).await;
-        self.judge(answer).await.map(drop)
+        self.judge(open.number, answer).await
     }
 
-    async fn judge<T>(&self, answer: Result<T, redis::RedisError>) -> Result<T, BrokerError> {
+    async fn judge<T>(&self, number: u64, answer: Result<T, redis::RedisError>) -> Result<T, BrokerError> {
         let error = match answer {
             Ok(value) => {
                 self.timeouts.store(0, Ordering::Relaxed);
@@ -198,15 +195,46 @@ impl Link {
             BrokerError::from(error.clone()).is_connection()
         };
         if broken {
-            *self.open.lock().await = None;
+            // Somebody may have opened a new one meanwhile; that one is not at fault.
+            let mut slot = self.open.lock().await;
+            if slot.as_ref().is_some_and(|open| open.number == number) {
+                *slot = None;
+            }
         }
         Err(error.into())
     }
 }
 
+/// Names a connection and has Redis close all others of that name: what was sent on them is not to arrive any more.
+async fn stand_alone(connection: &mut MultiplexedConnection, name: &str) -> Result<(), redis::RedisError> {
+    let mut introduce = redis::pipe();
+    introduce.cmd("CLIENT").arg("SETNAME").arg(name).ignore().cmd("CLIENT").arg("ID");
+    introduce.cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal");
+    let (own, list): (u64, String) = introduce.query_async(connection).await?;
+    for id in ids_of(&list, |other| other == name).filter(|id| *id != own) {
+        cmd("CLIENT").arg("KILL").arg("ID").arg(id).query_async::<()>(connection).await?;
+    }
+    Ok(())
+}
+
+/// The ids in an answer to `CLIENT LIST` of connections with a wanted name.
+pub(crate) fn ids_of(list: &str, is_wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = u64> {
+    list.lines().filter_map(move |line| {
+        let field = |key: &str| line.split(' ').find_map(|field| field.strip_prefix(key));
+        is_wanted(field("name=")?).then_some(field("id=")?.parse().ok()?)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_list_gives_the_ids_behind_a_name() {
+        let list = "id=7 addr=/x:0 name=a resp=2\nid=9 addr=/x:0 name= resp=2\nid=12 addr=/x:0 name=a resp=3\n";
+        assert_eq!(ids_of(list, |name| name == "a").collect::<Vec<_>>(), [7, 12]);
+        assert_eq!(ids_of(list, |name| name == "b").count(), 0);
+    }
 
     #[test]
     fn a_password_is_never_shown() {

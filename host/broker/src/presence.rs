@@ -7,7 +7,7 @@ use redis::{Value, cmd};
 
 use crate::BrokerError;
 use crate::keys::{Keys, settler_name};
-use crate::link::{BrokerConfig, Link};
+use crate::link::{BrokerConfig, Link, ids_of};
 
 /// The longest that a reader of a host may be blocked at Redis.
 const BLOCKED_MAX: Duration = Duration::from_secs(35);
@@ -55,27 +55,21 @@ impl Presence {
         let mut remove = redis::pipe();
         remove.cmd("DEL").arg(self.keys.host(host));
         remove.cmd("SREM").arg(self.keys.hosts()).arg(host.as_str());
-        remove.cmd("HDEL").arg(self.keys.settlers()).arg(host.as_str());
         self.link.run_all(&remove).await.map(drop)
     }
 
-    /// Has Redis close the connections through which these hosts settle. To be done before their entries are claimed:
+    /// Has Redis close the connections through which these hosts settle, whatever their number. To be done before their entries are claimed:
     /// what a stopped process had on its way is then refused when it goes on.
     ///
     /// # Errors
     /// Any [`BrokerError`]; nothing may be claimed then.
-    pub async fn cut_off(&self, hosts: &[HostId]) -> Result<(), BrokerError> {
-        for host in hosts {
-            let look = cmd("HGET").arg(self.keys.settlers()).arg(host.as_str()).to_owned();
-            let Value::BulkString(id) = self.link.run(&look).await? else { continue };
-            let list = self.link.run(cmd("CLIENT").arg("LIST").arg("ID").arg(&id)).await?;
-            let list: String =
-                redis::from_redis_value(list).map_err(|e| BrokerError::shape("CLIENT LIST", &e.to_string()))?;
-            // After a restart of Redis the number may be a stranger's.
-            let name = settler_name(host);
-            if list.split_whitespace().any(|field| field.strip_prefix("name=") == Some(&name)) {
-                self.link.run(cmd("CLIENT").arg("KILL").arg("ID").arg(&id)).await?;
-            }
+    pub async fn cut_off(&self, hosts: &[String]) -> Result<(), BrokerError> {
+        let names: Vec<String> = hosts.iter().map(|host| settler_name(host)).collect();
+        let list = self.link.run(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;
+        let list: String =
+            redis::from_redis_value(list).map_err(|e| BrokerError::shape("CLIENT LIST", &e.to_string()))?;
+        for id in ids_of(&list, |name| names.iter().any(|wanted| wanted == name)) {
+            self.link.run(cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await?;
         }
         Ok(())
     }

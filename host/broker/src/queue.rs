@@ -24,7 +24,7 @@ pub struct Swept {
     /// What is left to wait for.
     pub backlog: Backlog,
     /// Hosts that hold lapsed entries and were not cut off: nothing was claimed from them.
-    pub whole: Vec<HostId>,
+    pub whole: Vec<String>,
 }
 
 /// What a function's keys hold that will want attention later.
@@ -126,14 +126,14 @@ impl Queue {
         host: &HostId,
         function: &FunctionId,
         live: &[HostId],
-        cut: &[HostId],
+        cut: &[String],
         room: usize,
     ) -> Result<Swept, BrokerError> {
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
         call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room).arg(cut.len());
-        cut.iter().chain(live).for_each(|host| {
-            call.arg(host.as_str());
+        cut.iter().map(String::as_str).chain(live.iter().map(HostId::as_str)).for_each(|host| {
+            call.arg(host);
         });
         let answer = self.sweep.run(&self.link, &call).await?;
         let Value::Array(parts) = answer else { return Err(BrokerError::shape("sweep.lua", &answer)) };
@@ -143,8 +143,9 @@ impl Queue {
             }
             other => return Err(BrokerError::shape("sweep.lua", &other)),
         };
+        // A consumer need not be a host of ours; whatever its name, its entries are not to be left for ever.
         let whole = whole.into_iter().filter_map(|name| match name {
-            Value::BulkString(name) => HostId::parse(std::str::from_utf8(&name).ok()?),
+            Value::BulkString(name) => String::from_utf8(name).ok(),
             _ => None,
         });
         let whole = whole.collect();

@@ -28,7 +28,16 @@ pub struct Delivery {
     /// The right to settle it.
     pub lease: Lease,
     /// When it was read, if this is its first delivery; none for one that came back.
-    pub read_at: Option<Instant>,
+    pub read: Option<ReadTime>,
+}
+
+/// When an entry was read.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadTime {
+    /// Before Redis could have assigned it.
+    pub asked: Instant,
+    /// When it was here.
+    pub answered: Instant,
 }
 
 /// One entry as it was read.
@@ -193,6 +202,7 @@ impl Reader {
             None => self.connect().await?,
         };
         let read = self.command(from, count, block);
+        let asked_at = Instant::now();
         let limit = block.unwrap_or_default() + WATCHDOG;
         let answer = tokio::time::timeout(limit, connection.send_packed_command(&read))
             .await
@@ -200,7 +210,9 @@ impl Reader {
         self.answered = asked;
         match answer.and_then(Value::extract_error)? {
             Value::Nil => Ok(Vec::new()),
-            Value::Array(streams) => self.streams(from, streams),
+            Value::Array(streams) => {
+                self.streams(from, streams, ReadTime { asked: asked_at, answered: Instant::now() })
+            }
             other => Err(BrokerError::shape("XREADGROUP", &other)),
         }
     }
@@ -243,9 +255,8 @@ impl Reader {
         Ok(fresh)
     }
 
-    fn streams(&self, from: &ReadEnd, streams: Vec<Value>) -> Result<Vec<Incoming>, BrokerError> {
+    fn streams(&self, from: &ReadEnd, streams: Vec<Value>, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
         let mut out = Vec::new();
-        let read_at = Instant::now();
         for stream in streams {
             let Value::Array(pair) = stream else { return Err(BrokerError::shape("XREADGROUP", &stream)) };
             let mut pair = pair.into_iter();
@@ -257,7 +268,7 @@ impl Reader {
             };
             out.reserve(entries.len());
             for entry in entries {
-                out.extend(parse_entry(function, entry, 0, Some(read_at), self.payload_bytes_max)?);
+                out.extend(parse_entry(function, entry, 0, Some(read), self.payload_bytes_max)?);
             }
         }
         Ok(out)
@@ -291,7 +302,7 @@ pub(crate) fn parse_entry(
     function: &FunctionId,
     entry: Value,
     claims: u32,
-    read_at: Option<Instant>,
+    read: Option<ReadTime>,
     payload_bytes_max: usize,
 ) -> Result<Option<Incoming>, BrokerError> {
     let Value::Array(parts) = entry else { return Err(BrokerError::shape("a stream read", &entry)) };
@@ -307,7 +318,7 @@ pub(crate) fn parse_entry(
     Ok(Some(match entry::read(function, id, fields, payload_bytes_max) {
         Ok(mut call) => {
             call.attempt = call.attempt.saturating_add(claims);
-            Incoming::Call(Delivery { call: Arc::new(call), lease, read_at })
+            Incoming::Call(Delivery { call: Arc::new(call), lease, read })
         }
         Err(malformed) => Incoming::Malformed(function.clone(), lease, malformed),
     }))

@@ -5,7 +5,7 @@
 //! a shorter way, one transaction without a script; docs/decisions/0007 says what makes them sure.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baton_model::{CallId, Digest, FunctionId, HostId, Lease, ReplyTo};
 use futures_util::future::join_all;
@@ -13,7 +13,8 @@ use redis::Value;
 use tokio::sync::mpsc;
 
 use crate::keys::{GROUP, Keys, settler_name};
-use crate::link::{BrokerConfig, Link, Register};
+use crate::link::{BrokerConfig, Link};
+use crate::reader::ReadTime;
 use crate::script::Lua;
 use crate::{BrokerError, Malformed};
 
@@ -111,7 +112,7 @@ pub struct Settled<T> {
     pub lease: Lease,
     /// When the entry was read, if nobody can have claimed it since but through this host's settling connection being
     /// cut first; none if that is in doubt.
-    pub read_at: Option<Instant>,
+    pub read: Option<ReadTime>,
     /// What is to become of the call.
     pub settlement: Settlement,
     /// What is handed back with the verdict.
@@ -139,9 +140,8 @@ impl<T: Send> Settler<T> {
     pub fn new(config: &BrokerConfig, host: HostId) -> Result<(Self, mpsc::Sender<Settled<T>>), BrokerError> {
         let (sender, inbox) = mpsc::channel(WAITING_MAX);
         let keys = config.keys();
-        let register = Register { name: settler_name(&host), hash: keys.settlers(), field: host.as_str().to_owned() };
         let settler = Self {
-            link: Link::registered(config.client()?, register),
+            link: Link::named(config.client()?, settler_name(host.as_str())),
             keys,
             sure_for: SURE_FOR.min(config.lease / 8),
             host,
@@ -247,17 +247,19 @@ impl<T: Send> Settler<T> {
         reply.map(|reply| self.keys.reply_channel(reply)).unwrap_or_default()
     }
 
-    /// The short way: results, acknowledgement, notices in one transaction. None if it does not serve, and nothing is
-    /// known to have changed: then the script has the word.
+    /// The short way: results, acknowledgement, notices in one transaction. None if it does not serve, or if it is not
+    /// known whether it did: then the script has the word, which changes nothing that is settled already.
     ///
     /// Whoever claims entries of this host first has Redis close the connection that is used here, and an entry that
-    /// was read before the connection came about takes the long way. So what arrives on it is not late, however long
+    /// was asked for before the connection came about takes the long way. So what arrives on it is not late, however long
     /// this process was stopped in the meantime.
     async fn finish_sure(&self, items: &[Settled<T>]) -> Option<Vec<Verdict>> {
         let function = &items[0].function;
         let mut open = self.link.connection().await.ok()?;
+        let since = open.alone_since?;
         let is_sure = |item: &Settled<T>| {
-            item.lease.claims == 0 && item.read_at.is_some_and(|at| at > open.since && at.elapsed() < self.sure_for)
+            item.lease.claims == 0
+                && item.read.is_some_and(|read| read.asked > since && read.answered.elapsed() < self.sure_for)
         };
         if !items.iter().all(is_sure) {
             return None;
@@ -283,7 +285,16 @@ impl<T: Send> Settler<T> {
             all.cmd("PUBLISH").arg(self.keys.reply_channel(reply)).arg(packed);
         }
         match self.link.run_as_one(&mut open, &all).await {
-            Ok(()) => Some(vec![Verdict::Done; items.len()]),
+            Ok(Value::Array(answers)) => {
+                // The answer to XACK stands behind those to SET.
+                let acknowledged = usize::try_from(as_int(answers.get(items.len()))).unwrap_or(0);
+                let verdict = if acknowledged == items.len() { Verdict::Done } else { Verdict::Fenced };
+                Some(vec![verdict; items.len()])
+            }
+            Ok(other) => {
+                tracing::debug!(?other, "settling by script instead");
+                None
+            }
             Err(error) => {
                 tracing::debug!(%error, calls = items.len(), "settling by script instead");
                 None
@@ -312,6 +323,13 @@ impl<T: Send> Settler<T> {
             Value::Array(answers) if answers.len() == items.len() => answers.iter().map(verdict).collect(),
             other => Err(BrokerError::shape("settle.lua", &other)),
         }
+    }
+}
+
+fn as_int(answer: Option<&Value>) -> i64 {
+    match answer {
+        Some(Value::Int(n)) => *n,
+        _ => 0,
     }
 }
 
@@ -352,7 +370,7 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
             Settlement::Finish { document, .. } => document.len(),
         };
         // Sure answers and others do not mix, so that one late call does not hold up its neighbours.
-        let kind = (item.function.clone(), item.read_at.is_some());
+        let kind = (item.function.clone(), item.read.is_some());
         match open.get_mut(&kind) {
             Some(batch) if batch.has_room_for(bytes) => {
                 batch.items.push(item);

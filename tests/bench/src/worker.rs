@@ -117,12 +117,12 @@ async fn broker(url: String, function: FunctionId) -> Result<()> {
         // What was read is answered while the next read is on its way, as in the host.
         let (read, answered) = tokio::join!(reader.read(&from, BATCH, Some(BLOCK)), async {
             for incoming in batch.drain(..) {
-                let Incoming::Call(Delivery { call, lease, read_at }) = incoming else {
+                let Incoming::Call(Delivery { call, lease, read }) = incoming else {
                     bail!("a call of ours is malformed")
                 };
                 let document = document(call.id.clone(), call.payload.clone(), &host, digest);
                 let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                let settled = Settled { function: function.clone(), lease, read_at, settlement, ticket: () };
+                let settled = Settled { function: function.clone(), lease, read, settlement, ticket: () };
                 to_settler.send(settled).await.ok().context("the settler ended")?;
             }
             Ok(())
