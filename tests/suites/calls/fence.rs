@@ -96,3 +96,28 @@ async fn a_host_that_wakes_after_its_leases_changes_nothing() -> Result<()> {
     assert_eq!(told, ids.len(), "each caller was told once");
     stage.caller.quiescent("sleep").await
 }
+
+/// How many connections are open at Redis through which this host settles.
+async fn settling_connections(stage: &Stage, host: &baton_model::HostId) -> Result<usize> {
+    let mut redis = stage.redis.connect().await?;
+    let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await?;
+    let name = format!("name=baton-settler-{host}");
+    Ok(list.split_whitespace().filter(|field| *field == name).count())
+}
+
+#[tokio::test]
+async fn a_frozen_host_is_cut_off_before_its_calls_are_taken_over() -> Result<()> {
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let frozen = quick_lease(&stage).start_ready(&["sleep"]).await?;
+    let frozen_id = frozen.id().await?;
+    stage.caller.call("sleep", r#"{"ms":1}"#).await?;
+    let id = stage.caller.send("sleep", r#"{"ms":1500}"#).await?;
+    stage.caller.until_pending("sleep", 1).await?;
+    frozen.signal(Signal::STOP)?;
+    assert_eq!(settling_connections(&stage, &frozen_id).await?, 1, "what it may have on its way could still arrive");
+
+    let _successor = quick_lease(&stage).start_ready(&["sleep"]).await?;
+    stage.caller.results("sleep", &[id], PATIENCE).await?;
+    assert_eq!(settling_connections(&stage, &frozen_id).await?, 0, "nothing late can come from it any more");
+    Ok(())
+}

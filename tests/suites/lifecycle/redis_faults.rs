@@ -167,3 +167,22 @@ async fn a_redis_that_hangs_is_waited_for() -> Result<()> {
     ensure!(host.runs()?, "the host goes on");
     stage.caller.quiescent("echo").await
 }
+
+#[tokio::test]
+async fn a_host_that_starts_while_memory_is_full_drains_what_is_there() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let mut ids = Vec::new();
+    for n in 0..50 {
+        ids.push(stage.caller.send("echo", &format!("{n}")).await?);
+    }
+    let mut redis = stage.redis.connect().await?;
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).query_async::<()>(&mut redis).await?;
+    let full = redis::cmd("SET").arg("anything").arg("x").query_async::<()>(&mut redis).await;
+    ensure!(full.is_err(), "memory is full");
+
+    let _host = stage.host().start().await?;
+    for (n, result) in stage.caller.results("echo", &ids, PATIENCE).await?.iter().enumerate() {
+        assert_eq!(result.payload, n.to_string());
+    }
+    stage.caller.quiescent("echo").await
+}
