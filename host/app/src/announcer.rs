@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{Notice, Queue};
-use baton_model::{Digest, FunctionId, HostId, LoadedFunction};
+use baton_model::{Digest, FunctionId, HostId, HostRecord, LoadedFunction};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalog::Published;
@@ -19,15 +19,28 @@ pub(crate) struct News {
     pub(crate) digest: Option<Digest>,
     /// The change of the catalog that made it true.
     pub(crate) change: u64,
+    /// The host that it is about, with its machine, if that is another than this one.
+    pub(crate) about: Option<(HostId, String)>,
 }
 
 impl News {
     /// The same news of every function in the catalog.
     pub(crate) fn of_all(catalog: &Published, notice: Notice) -> Vec<Self> {
         let change = catalog.change();
-        let news =
-            |loaded: LoadedFunction| Self { notice, function: loaded.function, digest: Some(loaded.digest), change };
+        let news = |loaded: LoadedFunction| Self {
+            notice,
+            function: loaded.function,
+            digest: Some(loaded.digest),
+            change,
+            about: None,
+        };
         catalog.snapshot().loaded().into_iter().map(news).collect()
+    }
+
+    /// News of a function at another host, which cannot tell it.
+    pub(crate) fn of_another(notice: Notice, loaded: LoadedFunction, host: &HostRecord) -> Self {
+        let about = Some((host.id.clone(), host.machine.clone()));
+        Self { notice, function: loaded.function, digest: Some(loaded.digest), change: 0, about }
     }
 }
 
@@ -51,9 +64,11 @@ impl Announcer {
     }
 
     async fn tell(&mut self, news: &News) {
+        let (host, machine) =
+            news.about.as_ref().map_or((&self.host, &self.machine), |(host, machine)| (host, machine));
         let message = serde_json::json!({
-            "host": self.host,
-            "machine": self.machine,
+            "host": host,
+            "machine": machine,
             "digest": news.digest,
             "drain_ms": (news.notice == Notice::Shutdown).then_some(self.drain_ms),
         });

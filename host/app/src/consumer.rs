@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton_broker::Incoming;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Trouble};
 use crate::flights::{Boarding, Flights};
 use crate::intake::{Intake, Step};
 use crate::runner::{Runner, ToSettler};
@@ -19,12 +19,13 @@ pub(crate) struct Consumer {
     pub(crate) seats: Seats,
     pub(crate) runner: Arc<Runner>,
     pub(crate) settler: ToSettler,
+    pub(crate) trouble: Arc<Trouble>,
 }
 
 impl Consumer {
     /// Reads and starts calls until `stop`. Nothing that was read is left behind: each call is started or handed back.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = Backoff::new("reading calls");
+        let mut backoff = Backoff::new("reading calls", &self.trouble);
         let mut batch = Vec::new();
         // Calls that were read beyond the seats. Redis counts by stream, so one read brings more calls than there are
         // seats when more functions than seats had a call at once. They wait here, in flight, before the next read.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::{Notice, Presence, Queue};
-use baton_model::{FunctionId, HostId};
+use baton_broker::{Notice, Presence, Queue, Word};
+use baton_model::{FunctionId, HostRecord, OfflineReason};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::News;
 use crate::catalog::Published;
+use crate::clock::now_ms;
 use crate::flights::Flights;
 use crate::intake::Alarm;
 use crate::runner::{Runner, ToSettler};
@@ -45,7 +46,8 @@ impl Parts {
 
 /// How a host is ended.
 pub(crate) struct Drain {
-    pub(crate) host: HostId,
+    /// This host, as it is listed from its end on.
+    pub(crate) record: HostRecord,
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
@@ -149,16 +151,22 @@ impl Drain {
         self.flights.none_left().await;
     }
 
+    /// Takes this host out of Redis, at once for whoever looks.
     async fn leave(&self, end: Instant) {
-        let functions: Vec<FunctionId> = self.catalog.snapshot().functions().cloned().collect();
+        let loaded = self.catalog.snapshot().loaded();
+        let functions: Vec<FunctionId> = loaded.iter().map(|loaded| loaded.function.clone()).collect();
+        let record = HostRecord { functions: loaded, ..self.record.clone() }.gone(OfflineReason::Shutdown, now_ms());
         let goodbye = async {
-            self.queue.leave(&self.host, &functions).await?;
-            self.presence.remove(&self.host).await
+            self.presence.part(&record.id, Some(&record)).await?;
+            self.presence.tell(&Word::Gone(record.id.clone(), OfflineReason::Shutdown)).await?;
+            self.queue.leave(&record.id, &functions).await
         };
         match timeout_at(end, goodbye).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "could not take this host out of Redis; its record expires"),
-            Err(_) => tracing::debug!("Redis is silent; this host's record expires"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "could not take this host out of Redis; others see that it is gone")
+            }
+            Err(_) => tracing::debug!("Redis is silent; others see that this host is gone"),
         }
     }
 }

@@ -7,9 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use baton_broker::{Delivery, Incoming};
-use baton_model::{Call, EntryId, FunctionId, Lease};
+use baton_model::{Call, EntryId, FunctionId, HostId, Lease, RunningCall, RunningState};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+
+use crate::clock::now_ms;
+
+/// The most calls that are told of to whoever asks.
+const TOLD_MAX: usize = 1000;
 
 /// Which attempt: an entry that came back to this host under a later claim is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,8 @@ struct Flight {
     call: Option<Arc<Call>>,
     lease: Lease,
     since: Instant,
+    /// When its attempt began.
+    begun: Option<Instant>,
     /// When the lease was last known to be whole.
     renewed: Instant,
     stage: Stage,
@@ -92,7 +99,8 @@ impl Flights {
             Incoming::Malformed(..) => None,
         };
         let key = FlightKey::of_incoming(incoming);
-        let flight = Flight { call, lease: key.lease, since: now, renewed: now, stage: Stage::Running(None) };
+        let flight =
+            Flight { call, lease: key.lease, since: now, begun: None, renewed: now, stage: Stage::Running(None) };
         match self.lock().entry(key.place()) {
             Entry::Occupied(mut place) if place.get().lease.claims < key.lease.claims => {
                 if let Stage::Running(Some(stop)) = place.insert(flight).stage {
@@ -133,9 +141,15 @@ impl Flights {
         }
     }
 
-    /// Whether an attempt may still start, or go on.
-    pub(crate) fn is_running(&self, key: &FlightKey) -> bool {
-        matches!(find(&mut self.lock(), key), Some(Flight { stage: Stage::Running(_), .. }))
+    /// The attempt begins now. False if it may not any more: the call was given away while it waited.
+    pub(crate) fn begin(&self, key: &FlightKey) -> bool {
+        match find(&mut self.lock(), key) {
+            Some(flight) if matches!(flight.stage, Stage::Running(_)) => {
+                flight.begun = Some(Instant::now());
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Redis has the call's end, or it is another's.
@@ -199,6 +213,32 @@ impl Flights {
     pub(crate) fn load(&self) -> (usize, Duration) {
         let table = self.lock();
         (table.len(), table.values().map(|flight| flight.since.elapsed()).max().unwrap_or_default())
+    }
+
+    /// What is in flight, as `host` says it to whoever asks; the oldest first, and only so many.
+    pub(crate) fn calls(&self, host: &HostId) -> Vec<RunningCall> {
+        let now_ms = now_ms();
+        let ago = |at: Instant| now_ms.saturating_sub(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let told = |flight: &Flight| {
+            let call = flight.call.as_ref()?;
+            let (state, since) = match flight.begun {
+                Some(begun) => (RunningState::Running, begun),
+                None => (RunningState::Starting, flight.since),
+            };
+            Some(RunningCall {
+                function: call.function.clone(),
+                id: call.id.clone(),
+                attempt: call.attempt,
+                host: host.clone(),
+                state,
+                since_ms: ago(since),
+                accepted_ms: call.accepted_ms,
+            })
+        };
+        let mut calls: Vec<RunningCall> = self.lock().values().filter_map(told).collect();
+        calls.sort_by_key(|call| call.since_ms);
+        calls.truncate(TOLD_MAX);
+        calls
     }
 
     /// Waits until nothing is in flight.

@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
+use crate::backoff::Trouble;
 use crate::catalog::Published;
 use crate::clock::now_ms;
 use crate::consumer::Consumer;
 use crate::drain::{Drain, Parts};
 use crate::flights::Flights;
+use crate::health::Health;
 use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::loading::Loader;
@@ -30,9 +32,13 @@ use crate::seats::Seats;
 use crate::signals::Signals;
 use crate::sweeper::Sweeper;
 use crate::tally::Tally;
+use crate::watcher::Watcher;
 
 /// Instances beyond the seats: trial instances, and calls whose memory is being returned.
 const SPARE_INSTANCES: u32 = 16;
+
+/// The most words of other hosts that wait to be heard.
+const WORDS_MAX: usize = 256;
 
 /// For how long changes of the catalog are gathered before the reader is woken for them.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -161,6 +167,7 @@ impl Host {
         let flights = Arc::new(Flights::default());
         let tally = Arc::new(Tally::default());
         let seats = Seats::new(config.seats);
+        let seats_total = seats.total();
         let queue = Arc::new(Queue::new(broker)?);
         let presence = Arc::new(Presence::new(broker)?);
         let (reader, waker) = Reader::new(broker, id.clone())?;
@@ -171,6 +178,11 @@ impl Host {
         let (state, state_seen) = watch::channel(HostState::Starting);
         let (first_pass_done, first_pass) = watch::channel(false);
         let (record_written, record_seen) = watch::channel(0);
+        let (missing, missing_seen) = watch::channel(0);
+        let (roster, roster_seen) = watch::channel(None);
+        let (words, words_inbox) = mpsc::channel(WORDS_MAX);
+        let (gone, gone_inbox) = mpsc::unbounded_channel();
+        let trouble = Arc::new(Trouble::default());
         let fault = CancellationToken::new();
         let runner = Arc::new(Runner {
             host: id.clone(),
@@ -189,7 +201,11 @@ impl Host {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: HostState::Starting,
             seats: seats.total(),
+            in_flight: 0,
+            lease_ms: u64::try_from(broker.lease.as_millis()).unwrap_or(u64::MAX),
             started_ms: now_ms(),
+            last_seen_ms: None,
+            reason: None,
             functions: Vec::new(),
         };
         tracing::info!(host = %id, seats = seats.total(), plugins = %config.plugins.display(), "host starting");
@@ -230,6 +246,7 @@ impl Host {
                 seats: seats.clone(),
                 runner: runner.clone(),
                 settler: to_settler.clone(),
+                trouble: trouble.clone(),
             }
             .run(stop.clone()),
             corridor.handle(),
@@ -247,10 +264,42 @@ impl Host {
                 alarm: alarm.clone(),
                 promoter: to_promoter.clone(),
                 lease: broker.lease,
+                roster: roster_seen,
+                gone: gone_inbox,
+                trouble: trouble.clone(),
             }
             .run(stop.clone()),
         );
-        intake.spawn(Promoter { queue: queue.clone(), inbox: promoter_inbox }.run(stop.clone()));
+        intake.spawn(
+            Watcher {
+                host: id.clone(),
+                presence: presence.clone(),
+                lease: broker.lease,
+                words: words_inbox,
+                missing,
+                roster,
+                gone,
+                news: news.clone(),
+                trouble: trouble.clone(),
+            }
+            .run(stop.clone()),
+        );
+        intake.spawn(
+            Promoter { queue: queue.clone(), inbox: promoter_inbox, trouble: trouble.clone() }.run(stop.clone()),
+        );
+        upkeep.spawn(
+            Health {
+                queue: queue.clone(),
+                catalog: catalog.clone(),
+                flights: flights.clone(),
+                host: id.clone(),
+                machine: record.machine.clone(),
+                seats: seats_total,
+                state: state_seen.clone(),
+                lease: broker.lease,
+            }
+            .run(last.clone()),
+        );
         upkeep.spawn(
             Renewer {
                 keeper: LeaseKeeper::new(broker, id.clone())?,
@@ -264,17 +313,21 @@ impl Host {
             Keeper {
                 presence: presence.clone(),
                 catalog: catalog.clone(),
-                record,
+                flights: flights.clone(),
+                record: record.clone(),
                 state: state_seen,
                 lease: broker.lease,
                 written: record_written,
+                missing: missing_seen,
+                words,
+                trouble,
             }
             .run(last.clone()),
         );
         let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
         let settler = corridor.handle().spawn(settler.run(settled));
         let drain = Drain {
-            host: id,
+            record,
             queue,
             presence,
             catalog,

@@ -1,56 +1,143 @@
-//! The keeper: keeps this host's record in Redis true, so that others know that it is there.
+//! The keeper: shows that this host is there, keeps its record in Redis true, and hears what others say to it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::Presence;
+use baton_broker::{BrokerError, Presence, Standing, Word};
 use baton_model::{HostRecord, HostState};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Trouble};
 use crate::catalog::Published;
+use crate::flights::Flights;
 
 /// The least time between two writes for changes of the catalog.
 const COALESCE: Duration = Duration::from_millis(50);
+/// Signs of life for each lease. A host counts as silent after a lease and a third, so one may be missed.
+const BEATS: f64 = 2.5;
 
-/// Writes the record when it changes, and once a lease in any case.
+/// Stands at Redis, gives signs of life, and writes the record when it changes.
 pub(crate) struct Keeper {
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
+    pub(crate) flights: Arc<Flights>,
     pub(crate) record: HostRecord,
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) lease: Duration,
     /// Up to which change of the catalog the record in Redis is true.
     pub(crate) written: watch::Sender<u64>,
+    /// Changes when this host was seen to be missing among those that are online.
+    pub(crate) missing: watch::Receiver<u64>,
+    /// What is said to this host, but for what the keeper answers itself.
+    pub(crate) words: mpsc::Sender<Word>,
+    pub(crate) trouble: Arc<Trouble>,
+}
+
+/// What is to be written next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Register,
+    Update,
+    Beat,
 }
 
 impl Keeper {
-    /// Keeps the record until `stop`.
+    /// Keeps this host's place until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new("keeping this host's record", &self.trouble);
         let mut changes = self.catalog.changes();
-        let mut backoff = Backoff::new("keeping this host's record");
         loop {
-            let change = *changes.borrow_and_update();
-            let began = Instant::now();
-            self.record.functions = self.catalog.snapshot().loaded();
-            self.record.state = *self.state.borrow_and_update();
-            // Written whole each time, so that what a flush took is mended with the next.
-            if let Err(error) = self.presence.register(&self.record).await {
-                tokio::select! {
-                    () = backoff.failed(&error) => continue,
-                    () = stop.cancelled() => return,
-                }
-            }
-            backoff.succeeded();
-            self.written.send_replace(change);
-            tokio::select! {
-                () = tokio::time::sleep(self.lease) => {}
-                // At a start, functions come one by one; the record is written for all that come together.
-                _ = changes.changed() => tokio::time::sleep_until(began + COALESCE).await,
-                _ = self.state.changed() => {}
+            let ended = tokio::select! {
+                ended = self.stand(&mut changes, &mut backoff) => ended,
                 () = stop.cancelled() => return,
+            };
+            let Err(error) = ended;
+            tokio::select! {
+                () = backoff.failed(&error) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Keeps it on one connection, as long as that lasts.
+    async fn stand(
+        &mut self,
+        changes: &mut watch::Receiver<u64>,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, BrokerError> {
+        let mut standing = self.presence.stand(&self.record.id).await?;
+        let mut next = Next::Register;
+        loop {
+            let began = Instant::now();
+            match self.write(&mut standing, next, changes).await {
+                Ok(true) => backoff.succeeded(),
+                Ok(false) if next != Next::Register => {
+                    next = Next::Register;
+                    continue;
+                }
+                Ok(false) => {}
+                // It stands, and Redis takes no writes: what lasts no longer than a sign of life is tried again soon.
+                Err(error @ BrokerError::Unable(_)) => {
+                    backoff.failed(&error).await;
+                    // A full Redis lets a sign of life through, though no record.
+                    next = if next == Next::Beat { Next::Update } else { Next::Beat };
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            next = self.wait(&mut standing, began, changes).await?;
+        }
+    }
+
+    /// False if there was no record of this host to keep.
+    async fn write(
+        &mut self,
+        standing: &mut Standing,
+        next: Next,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<bool, BrokerError> {
+        if next == Next::Beat {
+            return standing.beat().await;
+        }
+        let change = *changes.borrow_and_update();
+        self.record.functions = self.catalog.snapshot().loaded();
+        self.record.state = *self.state.borrow_and_update();
+        self.record.in_flight = self.flights.load().0 as u64;
+        if next == Next::Register {
+            self.missing.mark_unchanged();
+            standing.register(&self.record).await?;
+        } else if !standing.update(&self.record).await? {
+            return Ok(false);
+        }
+        self.written.send_replace(change);
+        Ok(true)
+    }
+
+    /// Waits for what has to be written next.
+    async fn wait(
+        &mut self,
+        standing: &mut Standing,
+        began: Instant,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<Next, BrokerError> {
+        let beat_at = began + self.lease.div_f64(BEATS);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(beat_at) => return Ok(Next::Beat),
+                // At a start, functions come one by one; the record is written for all that come together.
+                _ = changes.changed() => {
+                    tokio::time::sleep_until(began + COALESCE).await;
+                    return Ok(Next::Update);
+                }
+                _ = self.state.changed() => return Ok(Next::Update),
+                _ = self.missing.changed() => return Ok(Next::Register),
+                word = standing.next_word() => match word? {
+                    Word::Calls(question) => standing.answer(&question, &self.flights.calls(&self.record.id)).await?,
+                    // Hints: the watcher finds out by itself, only later.
+                    word => _ = self.words.try_send(word),
+                },
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Trouble};
 
 /// How long a function is left alone whose delayed calls Redis does not let be moved.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
@@ -26,13 +26,14 @@ pub(crate) struct Due {
 pub(crate) struct Promoter {
     pub(crate) queue: Arc<Queue>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Due>,
+    pub(crate) trouble: Arc<Trouble>,
 }
 
 impl Promoter {
     /// Promotes until `stop`. What waits then is found by another host's sweep, or by this one's next start.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut agenda: BTreeMap<FunctionId, Instant> = BTreeMap::new();
-        let mut backoff = Backoff::new("waking delayed calls");
+        let mut backoff = Backoff::new("waking delayed calls", &self.trouble);
         loop {
             let next = agenda.iter().min_by_key(|(_, at)| **at).map(|(function, at)| (function.clone(), *at));
             let due = async {

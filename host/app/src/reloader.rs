@@ -187,7 +187,13 @@ impl Reloader {
 
     fn tell(&self, notice: Notice, function: &FunctionId, digest: Option<Digest>) {
         // News are hints. When so many wait that there is no room, nobody misses one.
-        _ = self.news.try_send(News { notice, function: function.clone(), digest, change: self.catalog.change() });
+        _ = self.news.try_send(News {
+            notice,
+            function: function.clone(),
+            digest,
+            change: self.catalog.change(),
+            about: None,
+        });
     }
 }
 

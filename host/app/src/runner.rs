@@ -79,7 +79,7 @@ impl Runner {
 
     async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler) {
         let key = FlightKey::of(&delivery);
-        if !self.flights.is_running(&key) {
+        if !self.flights.begin(&key) {
             // It was given away while it waited.
             return;
         }

@@ -7,19 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::{BrokerError, Presence, Queue};
-use baton_model::{FunctionId, HostId};
-use tokio::sync::mpsc;
+use baton_broker::{BrokerError, Cut, Presence, Queue, SweepPlan, Swept};
+use baton_model::{FunctionId, HostId, OfflineReason};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Trouble};
 use crate::catalog::Published;
 use crate::flights::{Boarding, Flights};
 use crate::intake::Alarm;
+use crate::peers::Roster;
 use crate::promoter::Due;
 use crate::runner::{Runner, ToSettler};
 use crate::seats::{Seat, Seats};
+use crate::watcher::Gone;
 
 /// The most entries that one look claims.
 const CLAIM_MAX: usize = 64;
@@ -28,6 +30,10 @@ const CLAIM_MAX: usize = 64;
 const ROUND_EVERY: u32 = 4;
 /// How many functions are looked at in each lease while there are other hosts.
 const ROUND_WITH_OTHERS: usize = 16;
+/// How long the other survivors have to take their share of what a gone host left; then whoever can takes it.
+const SHARED_FOR: Duration = Duration::from_millis(400);
+/// How long a look waits for entries that another host should take.
+const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the sweeper is made from.
 pub(crate) struct Sweeper {
@@ -42,43 +48,49 @@ pub(crate) struct Sweeper {
     pub(crate) alarm: Alarm,
     pub(crate) promoter: mpsc::UnboundedSender<Due>,
     pub(crate) lease: Duration,
+    /// Who is there; nothing is looked at before that is known.
+    pub(crate) roster: watch::Receiver<Option<Roster>>,
+    /// Hosts whose calls are to be taken over.
+    pub(crate) gone: mpsc::UnboundedReceiver<Gone>,
+    pub(crate) trouble: Arc<Trouble>,
 }
 
 /// When to look where.
 struct Agenda {
     /// Functions with a time at which something there becomes due.
     due: BTreeMap<FunctionId, Instant>,
+    /// Hosts that are gone, and since when, by function that they may have left calls of.
+    left: BTreeMap<FunctionId, BTreeMap<HostId, Instant>>,
     /// The functions that were looked at once since they were loaded.
     seen: BTreeSet<FunctionId>,
-    /// The next full look at who is there.
-    roll_call: Instant,
+    /// The next step of the slow round.
+    round_at: Instant,
     /// How many there were.
-    roll_calls: u32,
+    rounds: u32,
     /// Where the slow round stands.
     round: Option<FunctionId>,
-    /// The hosts that were known at the last roll call.
-    known: Vec<HostId>,
 }
 
 impl Sweeper {
     /// Sweeps until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            known = self.roster.wait_for(Option::is_some) => if known.is_err() { return },
+            () = stop.cancelled() => return,
+        }
         let mut changes = self.catalog.changes();
-        let mut agenda = Agenda {
-            due: BTreeMap::new(),
-            seen: BTreeSet::new(),
-            roll_call: Instant::now(),
-            roll_calls: 0,
-            round: None,
-            known: Vec::new(),
-        };
-        let mut backoff = Backoff::new("looking after other hosts' calls");
+        let mut agenda = Agenda::new();
+        let mut backoff = Backoff::new("looking after other hosts' calls", &self.trouble);
         loop {
             agenda.take_in(&self.catalog);
-            let next = agenda.due.values().min().copied().unwrap_or(agenda.roll_call).min(agenda.roll_call);
+            let next = agenda.due.values().min().copied().unwrap_or(agenda.round_at).min(agenda.round_at);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 _ = changes.changed() => continue,
+                Some(gone) = self.gone.recv() => {
+                    agenda.take_over(gone, &self.catalog);
+                    continue;
+                }
                 () = stop.cancelled() => return,
             }
             match self.look(&mut agenda).await {
@@ -93,13 +105,15 @@ impl Sweeper {
 
     async fn look(&self, agenda: &mut Agenda) -> Result<(), BrokerError> {
         let now = Instant::now();
-        if agenda.roll_call <= now {
-            self.call_the_roll(agenda, now).await?;
+        let Some(roster) = self.roster.borrow().clone() else { return Ok(()) };
+        if agenda.round_at <= now {
+            agenda.go_round(&self.catalog, !roster.others().is_empty(), now);
+            agenda.round_at = now + self.lease;
         }
         let due: Vec<FunctionId> =
             agenda.due.iter().filter(|(_, at)| **at <= now).map(|(function, _)| function.clone()).collect();
         for function in due {
-            let next = match self.sweep(&function, &agenda.known).await {
+            let next = match self.sweep(&function, &roster, agenda).await {
                 Ok(next) => next,
                 Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
                     // The fault lies with this function's keys. The others are looked at all the same.
@@ -120,45 +134,25 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Who is there? When somebody has gone, all functions are looked at; otherwise a few in turn, slowly.
-    async fn call_the_roll(&self, agenda: &mut Agenda, now: Instant) -> Result<(), BrokerError> {
-        agenda.known = self.presence.known().await?;
-        let others = agenda.known.iter().any(|host| *host != self.host);
-        let functions: Vec<FunctionId> = self.catalog.snapshot().functions().cloned().collect();
-        let is_one_gone = others && self.forget_dead(&agenda.known).await?;
-        if is_one_gone {
-            agenda.due.extend(functions.into_iter().map(|function| (function, now)));
-        } else if others || agenda.roll_calls.is_multiple_of(ROUND_EVERY) {
-            // A lone host has nobody whose calls could be left. One function in turn is looked at all the same.
-            for _ in 0..if others { ROUND_WITH_OTHERS } else { 1 } {
-                let next = agenda.next_in_round(&functions);
-                agenda.due.extend(next.map(|function| (function, now)));
-            }
-        }
-        agenda.roll_call = now + self.lease;
-        agenda.roll_calls = agenda.roll_calls.wrapping_add(1);
-        Ok(())
-    }
-
-    /// Hosts whose record has expired are gone. Their calls are found by their leases. True if there was one.
-    async fn forget_dead(&self, known: &[HostId]) -> Result<bool, BrokerError> {
-        let others: Vec<HostId> = known.iter().filter(|host| **host != self.host).cloned().collect();
-        let mut is_one_gone = false;
-        for (host, record) in others.iter().zip(self.presence.records(&others).await?) {
-            if record.is_none() {
-                tracing::info!(%host, "a host is gone without leaving; its calls are taken over as their leases lapse");
-                self.presence.cut_off(&[host.as_str().to_owned()]).await?;
-                self.presence.remove(host).await?;
-                is_one_gone = true;
-            }
-        }
-        Ok(is_one_gone)
-    }
-
     /// Looks at one function; returns when to look again, if something there will become due.
-    async fn sweep(&self, function: &FunctionId, live: &[HostId]) -> Result<Option<Duration>, BrokerError> {
+    async fn sweep(
+        &self,
+        function: &FunctionId,
+        roster: &Roster,
+        agenda: &mut Agenda,
+    ) -> Result<Option<Duration>, BrokerError> {
         let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect();
-        let mut swept = self.queue.sweep(&self.host, function, live, &[], seats.len()).await?;
+        let gone = agenda.left.get(function).cloned().unwrap_or_default();
+        let ids: Vec<HostId> = gone.keys().cloned().collect();
+        if seats.is_empty() && !ids.is_empty() {
+            seats.push(self.seat_in_turn().await);
+        }
+        // Each survivor takes its share at once; what is left a little later is anybody's.
+        let is_shared = gone.values().all(|since| since.elapsed() < SHARED_FOR);
+        let share = if is_shared { roster.share(function) } else { (1, 0) };
+        let plan = |cut, room| SweepPlan { live: roster.others(), gone: &ids, cut, share, room };
+        let mut swept = self.queue.sweep(&self.host, function, plan(&[], seats.len())).await?;
+        self.board(function, &mut swept, &mut seats).await;
         if !swept.whole.is_empty() {
             // Somebody's leases have lapsed. What that host may still have on its way must not arrive any more.
             let silent = std::mem::take(&mut swept.whole);
@@ -166,26 +160,37 @@ impl Sweeper {
                 seats.push(self.seat_in_turn().await);
             }
             // Nothing may come between the cut and the claim in which that host could go on and fall silent again.
-            self.presence.cut_off(&silent).await?;
-            swept = self.queue.sweep(&self.host, function, live, &silent, seats.len()).await?;
+            self.presence.cut_off(&silent, Cut::Settling).await?;
+            swept = self.queue.sweep(&self.host, function, plan(&silent, seats.len())).await?;
+            self.board(function, &mut swept, &mut seats).await;
         }
-        let is_more_silent = !swept.whole.is_empty();
         if let Some(wait) = swept.backlog.next_due {
             // The promoter outlives this task by design; a failed send means that the host is ending.
             _ = self.promoter.send(Due { function: function.clone(), wait });
         }
-        if !swept.claimed.is_empty() {
-            tracing::info!(%function, calls = swept.claimed.len(), "took over calls whose host is gone");
-        }
-        let boarded = swept.claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
-        let batch = boarded.zip(seats.drain(..)).collect();
-        self.runner.start(batch, &self.settler).await;
-        if is_more_silent {
-            // Another host's leases lapsed in between.
+        if swept.mine_left > 0 || !swept.whole.is_empty() {
+            // There was no room for all, or another host's leases lapsed in between.
             return Ok(Some(Duration::ZERO));
         }
+        if swept.others_left > 0 {
+            return Ok(Some(OTHERS_PAUSE));
+        }
+        agenda.left.remove(function);
         // A little later than the lapse, so that one look is enough; at once if something was left over.
         Ok(swept.backlog.next_lapse.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(5) }))
+    }
+
+    /// Starts what was claimed, each call on a seat of its own.
+    async fn board(&self, function: &FunctionId, swept: &mut Swept, seats: &mut Vec<Seat>) {
+        if swept.claimed.is_empty() {
+            return;
+        }
+        tracing::info!(%function, calls = swept.claimed.len(), "took over calls");
+        let claimed = std::mem::take(&mut swept.claimed);
+        let count = claimed.len().min(seats.len());
+        let boarded = claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
+        let batch = boarded.zip(seats.drain(..count)).collect();
+        self.runner.start(batch, &self.settler).await;
     }
 
     /// Waits in turn for a seat. The reader may hold all that are free, and gives them back when it is woken; whoever
@@ -203,16 +208,58 @@ impl Sweeper {
 }
 
 impl Agenda {
+    fn new() -> Self {
+        Self {
+            due: BTreeMap::new(),
+            left: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            round_at: Instant::now(),
+            rounds: 0,
+            round: None,
+        }
+    }
+
     /// What was loaded since the last time is looked at now; what was taken out, never again.
     fn take_in(&mut self, catalog: &Published) {
         let catalog = catalog.snapshot();
         self.due.retain(|function, _| catalog.get(function).is_some());
+        self.left.retain(|function, _| catalog.get(function).is_some());
         self.seen.retain(|function| catalog.get(function).is_some());
         for function in catalog.functions() {
             if self.seen.insert(function.clone()) {
                 self.due.insert(function.clone(), Instant::now());
             }
         }
+    }
+
+    /// A host is gone: what it may have left is looked at now.
+    fn take_over(&mut self, gone: Gone, catalog: &Published) {
+        let now = Instant::now();
+        let catalog = catalog.snapshot();
+        let functions = gone.functions.unwrap_or_else(|| catalog.functions().cloned().collect());
+        for function in functions.into_iter().filter(|function| catalog.get(function).is_some()) {
+            self.due.insert(function.clone(), now);
+            match gone.reason {
+                // A silent one may come back. Its calls are taken when their leases have lapsed.
+                OfflineReason::Silent | OfflineReason::Shutdown => {}
+                OfflineReason::Crashed => _ = self.left.entry(function).or_default().insert(gone.host.clone(), now),
+            }
+        }
+    }
+
+    /// The next functions of the slow round: what every other way has missed is found by it.
+    fn go_round(&mut self, catalog: &Published, has_others: bool, now: Instant) {
+        let functions: Vec<FunctionId> = catalog.snapshot().functions().cloned().collect();
+        // A lone host has nobody whose calls could be left. One function in turn is looked at all the same.
+        let count = match has_others {
+            true => ROUND_WITH_OTHERS,
+            false => usize::from(self.rounds.is_multiple_of(ROUND_EVERY)),
+        };
+        for _ in 0..count.min(functions.len()) {
+            let next = self.next_in_round(&functions);
+            self.due.extend(next.map(|function| (function, now)));
+        }
+        self.rounds = self.rounds.wrapping_add(1);
     }
 
     fn next_in_round(&mut self, functions: &[FunctionId]) -> Option<FunctionId> {

@@ -19,6 +19,16 @@ pub(crate) fn settler_name(host: &str) -> String {
     format!("baton-settler-{host}")
 }
 
+/// The name of the connection on which a host reads calls.
+pub(crate) fn reader_name(host: &str) -> String {
+    format!("baton-reader-{host}")
+}
+
+/// The name of the connection by which a host shows that it is there.
+pub(crate) fn presence_name(host: &str) -> String {
+    format!("baton-presence-{host}")
+}
+
 /// What a coordination channel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
@@ -28,6 +38,8 @@ pub enum Notice {
     Shutdown,
     /// A host is gone.
     Offline,
+    /// How a host is.
+    Health,
 }
 
 impl Keys {
@@ -69,14 +81,37 @@ impl Keys {
 
     /// The ids of all hosts that registered and were not yet seen to be gone.
     #[must_use]
-    pub fn hosts(&self) -> String {
-        format!("{}:hosts", self.prefix)
+    pub fn online(&self) -> String {
+        format!("{}:{{hosts}}:online", self.prefix)
     }
 
-    /// One host's record; it expires unless the host keeps it.
+    /// The ids of hosts that are gone, by when they were last seen.
+    #[must_use]
+    pub fn offline(&self) -> String {
+        format!("{}:{{hosts}}:offline", self.prefix)
+    }
+
+    /// One host's record.
     #[must_use]
     pub fn host(&self, host: &HostId) -> String {
+        format!("{}:{{hosts}}:host:{host}", self.prefix)
+    }
+
+    /// Where hosts put their answers to one question.
+    pub(crate) fn answers(&self, question: &str) -> String {
+        format!("{}:{{hosts}}:answers:{question}", self.prefix)
+    }
+
+    /// The channel that a host is subscribed to as long as its process lives.
+    #[must_use]
+    pub fn host_channel(&self, host: &HostId) -> String {
         format!("{}:host:{host}", self.prefix)
+    }
+
+    /// The channel on which hosts tell each other who came and who went.
+    #[must_use]
+    pub fn hosts_channel(&self) -> String {
+        format!("{}:hosts", self.prefix)
     }
 
     /// Where one caller listens for notices.
@@ -88,12 +123,18 @@ impl Keys {
     /// The channel on which `notice` is told about `function`.
     #[must_use]
     pub fn notice_channel(&self, notice: Notice, function: &FunctionId) -> String {
-        let word = match notice {
-            Notice::Ready => "ready",
-            Notice::Shutdown => "shutdown",
-            Notice::Offline => "offline",
+        let topic = match notice {
+            Notice::Ready => "function:ready",
+            Notice::Shutdown => "function:shutdown",
+            Notice::Offline => "function:offline",
+            Notice::Health => "worker:health",
         };
-        format!("{}:function:{word}:{}:{}", self.prefix, function.function(), function.tenant())
+        format!("{}:{topic}:{}:{}", self.prefix, function.function(), function.tenant())
+    }
+
+    /// A pattern that the health channel of every function matches.
+    pub(crate) fn health_pattern(&self) -> String {
+        format!("{}:worker:health:*", self.prefix)
     }
 
     /// A pattern that every call stream matches.
@@ -123,6 +164,7 @@ mod tests {
         assert_eq!(keys.dead(&function), "baton:{acme/resize}:dead");
         assert_eq!(keys.reply_channel(&ReplyTo::parse("me").unwrap()), "baton:reply:me");
         assert_eq!(keys.notice_channel(Notice::Ready, &function), "baton:function:ready:resize:acme");
+        assert_eq!(keys.notice_channel(Notice::Health, &function), "baton:worker:health:resize:acme");
         assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls"), Some(function));
         assert_eq!(keys.function_of_calls("baton:{acme/resize}:dead"), None);
     }

@@ -16,6 +16,7 @@ mod queue;
 mod reader;
 mod script;
 mod settle;
+mod standing;
 
 pub use admin::{Admin, QueueDepth};
 pub use caller::{Accepted, Caller, SendOptions};
@@ -25,7 +26,8 @@ pub use error::BrokerError;
 pub use keys::{Keys, Notice};
 pub use lease::{LeaseKeeper, Renewal};
 pub use link::BrokerConfig;
-pub use presence::Presence;
-pub use queue::{Backlog, Queue, Swept};
+pub use presence::{Cut, Presence, Seen};
+pub use queue::{Backlog, Queue, SweepPlan, Swept};
 pub use reader::{Delivery, Incoming, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use settle::{Settled, Settlement, Settler, Verdict};
+pub use standing::{Standing, Word};

@@ -12,10 +12,10 @@ use crate::BrokerError;
 use crate::keys::Keys;
 
 /// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a command that does not block may take. A timed-out command does not say whether it was carried out.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Timeouts in a row after which a connection is held for dead, though nobody closed it.
 const TIMEOUTS_MAX: u32 = 2;
@@ -217,12 +217,17 @@ async fn stand_alone(connection: &mut MultiplexedConnection, name: &str) -> Resu
     Ok(())
 }
 
+/// The ids and names in an answer to `CLIENT LIST`.
+pub(crate) fn connections_of(list: &str) -> impl Iterator<Item = (u64, &str)> {
+    list.lines().filter_map(|line| {
+        let field = |key: &str| line.split(' ').find_map(|field| field.strip_prefix(key));
+        Some((field("id=")?.parse().ok()?, field("name=")?))
+    })
+}
+
 /// The ids in an answer to `CLIENT LIST` of connections with a wanted name.
 pub(crate) fn ids_of(list: &str, is_wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = u64> {
-    list.lines().filter_map(move |line| {
-        let field = |key: &str| line.split(' ').find_map(|field| field.strip_prefix(key));
-        is_wanted(field("name=")?).then_some(field("id=")?.parse().ok()?)
-    })
+    connections_of(list).filter(move |(_, name)| is_wanted(name)).map(|(id, _)| id)
 }
 
 #[cfg(test)]

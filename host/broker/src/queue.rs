@@ -1,5 +1,6 @@
 //! The housekeeping of call streams: groups, what other hosts left, what waits for its time, and notices.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use baton_model::{EntryId, FunctionId, HostId};
@@ -25,6 +26,25 @@ pub struct Swept {
     pub backlog: Backlog,
     /// Hosts that hold lapsed entries and were not cut off: nothing was claimed from them.
     pub whole: Vec<String>,
+    /// How many entries of gone hosts are this host's share, and had no room.
+    pub mine_left: usize,
+    /// How many entries of gone hosts are left to other hosts.
+    pub others_left: usize,
+}
+
+/// What a sweep goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepPlan<'a> {
+    /// The hosts that are known to live.
+    pub live: &'a [HostId],
+    /// Hosts that are gone, connections and all: their entries are claimed whatever their leases.
+    pub gone: &'a [HostId],
+    /// Hosts that were cut off by [`crate::Presence::cut_off`]: their entries are claimed when their leases have lapsed.
+    pub cut: &'a [String],
+    /// Among how many hosts the entries of gone hosts are shared out, and which of them this host is, from 0 on.
+    pub share: (usize, usize),
+    /// How many entries may be claimed.
+    pub room: usize,
 }
 
 /// What a function's keys hold that will want attention later.
@@ -115,32 +135,35 @@ impl Queue {
         Ok(refused)
     }
 
-    /// Claims at most `room` entries of `function` whose leases have lapsed, for `host`, and only from hosts that were
-    /// `cut` off by [`crate::Presence::cut_off`]; deletes empty consumers of hosts that are not among `live`.
+    /// Claims, for `host`, entries of `function` that nobody works on any more; deletes empty consumers of hosts that
+    /// are gone, or that are not known to live.
     ///
     /// # Errors
     /// Any [`BrokerError`]. Entries may have been claimed all the same, by an answer that was lost: the caller has to
     /// have [`crate::Reader::recover`] look for them.
-    pub async fn sweep(
-        &self,
-        host: &HostId,
-        function: &FunctionId,
-        live: &[HostId],
-        cut: &[String],
-        room: usize,
-    ) -> Result<Swept, BrokerError> {
+    pub async fn sweep(&self, host: &HostId, function: &FunctionId, plan: SweepPlan<'_>) -> Result<Swept, BrokerError> {
+        let SweepPlan { live, gone, cut, share: (shares, share), room } = plan;
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
-        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room).arg(cut.len());
-        cut.iter().map(String::as_str).chain(live.iter().map(HostId::as_str)).for_each(|host| {
+        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
+        call.arg(shares.max(1)).arg(share).arg(gone.len()).arg(cut.len());
+        let names = gone.iter().map(HostId::as_str).chain(cut.iter().map(String::as_str));
+        names.chain(live.iter().map(HostId::as_str)).for_each(|host| {
             call.arg(host);
         });
         let answer = self.sweep.run(&self.link, &call).await?;
         let Value::Array(parts) = answer else { return Err(BrokerError::shape("sweep.lua", &answer)) };
-        let (next_lapse, next_due, taken, whole) = match <[Value; 4]>::try_from(parts) {
-            Ok([Value::Int(lapse), Value::Int(due), Value::Array(taken), Value::Array(whole)]) => {
-                (lapse, due, taken, whole)
-            }
+        let (next_lapse, next_due, taken, whole, mine_left, others_left) = match <[Value; 6]>::try_from(parts) {
+            Ok(
+                [
+                    Value::Int(lapse),
+                    Value::Int(due),
+                    Value::Array(taken),
+                    Value::Array(whole),
+                    Value::Int(mine),
+                    Value::Int(others),
+                ],
+            ) => (lapse, due, taken, whole, mine, others),
             other => return Err(BrokerError::shape("sweep.lua", &other)),
         };
         // A consumer need not be a host of ours; whatever its name, its entries are not to be left for ever.
@@ -153,7 +176,13 @@ impl Queue {
         for entry in taken {
             claimed.extend(self.claimed(function, entry)?);
         }
-        Ok(Swept { claimed, backlog: Backlog { next_lapse: wait(next_lapse), next_due: wait(next_due) }, whole })
+        Ok(Swept {
+            claimed,
+            backlog: Backlog { next_lapse: wait(next_lapse), next_due: wait(next_due) },
+            whole,
+            mine_left: usize::try_from(mine_left).unwrap_or(0),
+            others_left: usize::try_from(others_left).unwrap_or(0),
+        })
     }
 
     fn claimed(&self, function: &FunctionId, entry: Value) -> Result<Option<Incoming>, BrokerError> {
@@ -202,13 +231,30 @@ impl Queue {
         Ok(())
     }
 
-    /// Tells a fact about a function to whoever listens. The fact can be read elsewhere too: a notice may be missed.
+    /// Tells a fact about a function to whoever listens, and returns how many those are. The fact can be read elsewhere
+    /// too: a notice may be missed.
     ///
     /// # Errors
     /// Any [`BrokerError`].
-    pub async fn tell(&self, notice: Notice, function: &FunctionId, message: &str) -> Result<(), BrokerError> {
+    pub async fn tell(&self, notice: Notice, function: &FunctionId, message: &str) -> Result<u64, BrokerError> {
         let publish = cmd("PUBLISH").arg(self.keys.notice_channel(notice, function)).arg(message).to_owned();
-        self.link.run(&publish).await.map(drop)
+        match self.link.run(&publish).await? {
+            Value::Int(listeners) => Ok(u64::try_from(listeners).unwrap_or(0)),
+            other => Err(BrokerError::shape("PUBLISH", &other)),
+        }
+    }
+
+    /// The functions among these whose health channel somebody is subscribed to, but for subscriptions by pattern,
+    /// which Redis does not tell.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn listened_to(&self, functions: &[FunctionId]) -> Result<Vec<FunctionId>, BrokerError> {
+        let answer = self.link.run(cmd("PUBSUB").arg("CHANNELS").arg(self.keys.health_pattern())).await?;
+        let channels: HashSet<String> =
+            redis::from_redis_value(answer).map_err(|e| BrokerError::shape("PUBSUB CHANNELS", &e.to_string()))?;
+        let is_heard = |function: &&FunctionId| channels.contains(&self.keys.notice_channel(Notice::Health, function));
+        Ok(functions.iter().filter(is_heard).cloned().collect())
     }
 
     /// The result document of a call that has ended, as bytes. None if it has not, or if its result has expired.

@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Value, cmd};
 
 use crate::entry::{self, Malformed};
-use crate::keys::{GROUP, Keys};
+use crate::keys::{GROUP, Keys, reader_name};
 use crate::link::{BrokerConfig, Link, open_blocking};
 use crate::{BrokerError, Queue};
 
@@ -234,7 +234,7 @@ impl Reader {
     /// on handing entries to it.
     async fn connect(&mut self) -> Result<MultiplexedConnection, BrokerError> {
         let mut fresh = open_blocking(&self.client).await?;
-        let name = format!("baton-reader-{}", self.host);
+        let name = reader_name(self.host.as_str());
         let mut setup = redis::pipe();
         setup.cmd("CLIENT").arg("SETNAME").arg(&name).ignore();
         setup.cmd("CLIENT").arg("ID");

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Print the result of a call that was sent
     Get(Get),
     /// List functions and hosts
-    Ps(Listing),
+    Ps(Ps),
     /// Say what a host would say of a component
     Check(Check),
     /// Look for what would keep Baton from working well here, and say how to mend it
@@ -133,9 +133,12 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Listing {
+pub(crate) struct Ps {
     #[command(flatten)]
     pub(crate) dir: DataDir,
+    /// Show every host that was here within a day
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,12 +11,14 @@ mod limits;
 mod name;
 mod outcome;
 mod result;
+mod running;
 
 pub use call::{Call, Lease};
 pub use decide::{Disposition, RetryPolicy, decide};
-pub use host::{HostRecord, HostState, LoadedFunction};
+pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
 pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
 pub use limits::Limits;
 pub use name::{FunctionId, Name, NameError};
 pub use outcome::{Outcome, Rejection, Reply};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
+pub use running::{RunningCall, RunningState};

@@ -1,7 +1,7 @@
 //! `baton ps`, `check` and `doctor`.
 
 use anyhow::Result;
-use baton_model::{Digest, HostState};
+use baton_model::{Digest, HostState, OfflineReason};
 use baton_tests::{CORE_MODULE, Commands, Redis, Stage, sample, wrong_world};
 
 #[tokio::test]
@@ -28,7 +28,14 @@ async fn ps_lists_hosts_and_what_is_loaded_where() -> Result<()> {
     }
 
     two.stop().await?;
-    assert_eq!(one.commands().hosts().await?.len(), 1, "a host that left is listed no more");
+    let hosts = one.commands().hosts().await?;
+    let (left, there): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| host.state == HostState::Offline);
+    assert_eq!((there.len(), left.len()), (1, 1), "a host that left stays listed");
+    assert_eq!(left[0].reason, Some(OfflineReason::Shutdown));
+    let readable = one.commands().run(&["ps"]).await?.expect(0)?;
+    assert!(readable.stdout.contains("offline (shutdown)"), "{readable:?}");
+    let machines = one.commands().run(&["ps", "--json"]).await?.expect(0)?.json()?["machines"].clone();
+    assert_eq!((&machines[0]["state"], &machines[0]["online"]), (&"online".into(), &1.into()), "{machines}");
     Ok(())
 }
 

@@ -5,22 +5,31 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use baton_broker::{Admin, Presence, QueueDepth};
-use baton_model::{Digest, FunctionId, HostId, HostRecord};
+use baton_model::{Digest, FunctionId, HostId, HostRecord, HostState, MachineSummary, machines};
 use serde::Serialize;
 
-use crate::args::{Common, Listing};
+use crate::args::{Common, Ps};
 use crate::exit::Exit;
 use crate::settings::Settings;
+
+/// How many gone hosts are shown unless all are asked for.
+const GONE_SHOWN: usize = 5;
 
 #[derive(Serialize)]
 struct Overview {
     functions: Vec<FunctionRow>,
     hosts: Vec<HostRecord>,
+    machines: Vec<MachineSummary>,
 }
 
 #[derive(Serialize)]
 struct FunctionRow {
     function: FunctionId,
+    /// Whether a host takes calls of it now.
+    available: bool,
+    healthy_hosts: usize,
+    /// Whether calls wait for a host to come.
+    callers_waiting: bool,
     /// Which host has it loaded, and as which component.
     hosts: Vec<Loaded>,
     #[serde(flatten)]
@@ -31,42 +40,43 @@ struct FunctionRow {
 struct Loaded {
     host: HostId,
     digest: Digest,
+    state: HostState,
 }
 
-pub(crate) async fn run(common: &Common, listing: &Listing) -> anyhow::Result<Exit> {
+pub(crate) async fn run(common: &Common, listing: &Ps) -> anyhow::Result<Exit> {
     let broker = Settings::read(common)?.caller()?;
     let presence = Presence::new(&broker)?;
     let admin = Admin::new(&broker)?;
-    let known = presence.known().await?;
-    let mut hosts: Vec<HostRecord> = presence.records(&known).await?.into_iter().flatten().collect();
-    hosts.sort_by(|a, b| a.id.cmp(&b.id));
+    let hosts = presence.survey().await?;
 
     let mut rows: BTreeMap<FunctionId, Vec<Loaded>> = BTreeMap::new();
     for function in admin.functions().await? {
         rows.entry(function).or_default();
     }
-    for host in &hosts {
+    for host in hosts.iter().filter(|host| host.state != HostState::Offline) {
         for loaded in &host.functions {
             let row = rows.entry(loaded.function.clone()).or_default();
-            row.push(Loaded { host: host.id.clone(), digest: loaded.digest });
+            row.push(Loaded { host: host.id.clone(), digest: loaded.digest, state: host.state });
         }
     }
     let mut functions = Vec::with_capacity(rows.len());
     for (function, hosts) in rows {
         let depth = admin.depth(&function).await?;
-        functions.push(FunctionRow { function, hosts, depth });
+        let healthy_hosts = hosts.iter().filter(|loaded| loaded.state == HostState::Online).count();
+        let (available, callers_waiting) = (healthy_hosts > 0, healthy_hosts == 0 && depth.queued > 0);
+        functions.push(FunctionRow { function, available, healthy_hosts, callers_waiting, hosts, depth });
     }
-    let overview = Overview { functions, hosts };
+    let overview = Overview { functions, machines: machines(&hosts), hosts };
     let mut out = std::io::stdout().lock();
     if listing.json {
         writeln!(out, "{}", serde_json::to_string(&overview)?)?;
     } else {
-        print(&mut out, &overview)?;
+        print(&mut out, &overview, listing.all)?;
     }
     Ok(Exit::Ok)
 }
 
-fn print(out: &mut impl std::io::Write, overview: &Overview) -> std::io::Result<()> {
+fn print(out: &mut impl std::io::Write, overview: &Overview, all: bool) -> std::io::Result<()> {
     let width = overview.functions.iter().map(|row| row.function.to_string().len()).max().unwrap_or(0).max(8);
     writeln!(
         out,
@@ -89,12 +99,30 @@ fn print(out: &mut impl std::io::Write, overview: &Overview) -> std::io::Result<
         writeln!(out, "(none: put a component into the plugins folder of a host)")?;
     }
     writeln!(out)?;
+    let states: Vec<String> = overview.hosts.iter().map(state).collect();
     let width = overview.hosts.iter().map(|host| host.id.as_str().len()).max().unwrap_or(0).max(4);
-    writeln!(out, "{:width$}  {:9}  {:>5}  {:>9}  {:>7}  VERSION", "HOST", "STATE", "SEATS", "FUNCTIONS", "UP")?;
-    for host in &overview.hosts {
-        let (id, state) = (host.id.as_str(), host.state.to_string());
-        let (functions, up) = (host.functions.len(), up(host.started_ms));
-        writeln!(out, "{id:width$}  {state:9}  {:>5}  {functions:>9}  {up:>7}  {}", host.seats, host.version)?;
+    let wide = states.iter().map(String::len).max().unwrap_or(0).max(5);
+    let head = ("HOST", "STATE", "SEATS", "FUNCTIONS", "UP", "LAST SEEN");
+    writeln!(
+        out,
+        "{:width$}  {:wide$}  {:>5}  {:>9}  {:>7}  {:>9}  VERSION",
+        head.0, head.1, head.2, head.3, head.4, head.5
+    )?;
+    let shown = if all { overview.hosts.len() } else { overview.hosts.len().min(live(overview) + GONE_SHOWN) };
+    for (host, state) in overview.hosts[..shown].iter().zip(&states) {
+        let id = host.id.as_str();
+        let is_gone = host.state == HostState::Offline;
+        let up = if is_gone { "-".to_owned() } else { ago(host.started_ms) };
+        let seen = if is_gone { host.last_seen_ms.map_or("-".to_owned(), ago) } else { "now".to_owned() };
+        let functions = host.functions.len();
+        writeln!(
+            out,
+            "{id:width$}  {state:wide$}  {:>5}  {functions:>9}  {up:>7}  {seen:>9}  {}",
+            host.seats, host.version
+        )?;
+    }
+    if shown < overview.hosts.len() {
+        writeln!(out, "({} more that are gone; --all lists them)", overview.hosts.len() - shown)?;
     }
     if overview.hosts.is_empty() {
         writeln!(out, "(none: start one with `baton serve`)")?;
@@ -102,10 +130,22 @@ fn print(out: &mut impl std::io::Write, overview: &Overview) -> std::io::Result<
     Ok(())
 }
 
-/// How long ago it started, in its two largest units.
-fn up(started_ms: u64) -> String {
-    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(started_ms);
-    let seconds = started.elapsed().unwrap_or_default().as_secs();
+/// A host's state, with the reason if it is gone.
+fn state(host: &HostRecord) -> String {
+    match host.reason {
+        Some(reason) => format!("{} ({reason})", host.state),
+        None => host.state.to_string(),
+    }
+}
+
+fn live(overview: &Overview) -> usize {
+    overview.hosts.iter().filter(|host| host.state != HostState::Offline).count()
+}
+
+/// How long ago that was, in its two largest units.
+fn ago(at_ms: u64) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
+    let seconds = at.elapsed().unwrap_or_default().as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),

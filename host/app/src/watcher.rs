@@ -1,0 +1,197 @@
+//! The watcher: sees within a second that another host is gone, says so, and has its calls taken over.
+//!
+//! While this host is alone it asks next to nothing; who comes says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_broker::{BrokerError, Cut, Notice, Presence, Word};
+use baton_model::{FunctionId, HostId, HostRecord, OfflineReason};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::News;
+use crate::backoff::{Backoff, Trouble};
+use crate::clock::now_ms;
+use crate::peers::{Peers, Roster};
+
+/// Between two looks at the others' presence.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two roll calls, whatever the lease.
+const ROLL_MIN: Duration = Duration::from_millis(250);
+/// A look that took so long, or came so late, says nothing about the others.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long Redis has to have run before its connections say anything.
+const UPTIME_MIN: Duration = Duration::from_secs(5);
+
+/// A host whose calls are to be taken over.
+pub(crate) struct Gone {
+    pub(crate) host: HostId,
+    pub(crate) reason: OfflineReason,
+    /// What it had loaded; none if nobody knows.
+    pub(crate) functions: Option<Vec<FunctionId>>,
+}
+
+/// Watches the other hosts.
+pub(crate) struct Watcher {
+    pub(crate) host: HostId,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) lease: Duration,
+    /// What the others say.
+    pub(crate) words: mpsc::Receiver<Word>,
+    /// Told when this host is not among those that are online.
+    pub(crate) missing: watch::Sender<u64>,
+    /// Who is there; none until that is known.
+    pub(crate) roster: watch::Sender<Option<Roster>>,
+    /// To the sweeper. Unbounded: it holds one entry for each host that went.
+    pub(crate) gone: mpsc::UnboundedSender<Gone>,
+    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) trouble: Arc<Trouble>,
+}
+
+impl Watcher {
+    /// Watches until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut peers = Peers::new(self.host.clone(), Instant::now());
+        let mut backoff = Backoff::new("watching the other hosts", &self.trouble);
+        let mut roll_at = Instant::now();
+        let mut last = Instant::now();
+        let mut is_first = true;
+        loop {
+            let next = if peers.has_any() { roll_at.min(last + LOOK_EVERY) } else { roll_at };
+            let word = tokio::select! {
+                () = tokio::time::sleep_until(next) => None,
+                Some(word) = self.words.recv() => Some(word),
+                () = stop.cancelled() => return,
+            };
+            let now = Instant::now();
+            // This process stood still. Whatever it sees now is older than it seems.
+            if now.duration_since(next.max(last)) > SLOW && word.is_none() {
+                peers.disturbed(now);
+            }
+            match word {
+                Some(Word::Joined(host)) if host != self.host => roll_at = now,
+                Some(Word::Gone(host, OfflineReason::Shutdown)) => peers.forget(&host),
+                Some(Word::Gone(host, OfflineReason::Crashed)) => peers.hear_gone(&host, now),
+                Some(Word::Gone(_, OfflineReason::Silent)) => roll_at = now,
+                Some(Word::Joined(_) | Word::Calls(_)) | None => {}
+            }
+            let looked = async {
+                if is_first && self.presence.uptime().await? < UPTIME_MIN {
+                    peers.disturbed(now);
+                }
+                is_first = false;
+                if roll_at <= Instant::now() {
+                    self.call_the_roll(&mut peers).await?;
+                    let pause = if peers.has_any() { self.lease / 4 } else { self.lease * 2 };
+                    roll_at = Instant::now() + pause.max(ROLL_MIN);
+                }
+                self.look(&mut peers).await
+            };
+            match looked.await {
+                Ok(()) => {
+                    backoff.succeeded();
+                    self.roster.send_replace(Some(peers.roster()));
+                }
+                Err(error) => {
+                    tokio::select! {
+                        () = backoff.failed(&error) => {}
+                        () = stop.cancelled() => return,
+                    }
+                    peers.disturbed(Instant::now());
+                    roll_at = Instant::now();
+                }
+            }
+            last = Instant::now();
+        }
+    }
+
+    async fn call_the_roll(&self, peers: &mut Peers) -> Result<(), BrokerError> {
+        let roll = self.presence.roll().await?;
+        let call = peers.take_in(roll, self.lease, Instant::now());
+        if call.am_i_missing {
+            self.missing.send_modify(|n| *n += 1);
+        }
+        for host in call.left {
+            // It left, or another host saw that it is gone while this one was not told.
+            match self.presence.reason(&host).await? {
+                Some(OfflineReason::Shutdown) => {}
+                reason => self.take_over(host, reason.unwrap_or(OfflineReason::Silent), None),
+            }
+        }
+        for host in call.silent {
+            // What it is handed from now on nobody would look for before long, so it is handed nothing.
+            self.presence.cut_off(&[host.as_str().to_owned()], Cut::Work).await?;
+            self.see_off(peers, &host, OfflineReason::Silent).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&self, peers: &mut Peers) -> Result<(), BrokerError> {
+        let hosts = peers.ids();
+        let asked = Instant::now();
+        let are_there = self.presence.are_there(&hosts).await?;
+        if asked.elapsed() > SLOW {
+            peers.disturbed(Instant::now());
+            return Ok(());
+        }
+        let suspects = peers.look(&hosts, &are_there, asked);
+        let gone = self.presence.without_connection(&suspects).await?;
+        for host in suspects {
+            if gone.contains(&host) {
+                self.see_off(peers, &host, OfflineReason::Crashed).await?;
+            } else {
+                peers.acquit(&host);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has its calls taken over, and if nobody was quicker takes it out and says so.
+    async fn see_off(&self, peers: &mut Peers, host: &HostId, reason: OfflineReason) -> Result<(), BrokerError> {
+        let record = peers.record(host).cloned();
+        let unseen_ms = u64::try_from(peers.unseen_for(host, reason).as_millis()).unwrap_or(u64::MAX);
+        let record = record.map(|record| record.gone(reason, now_ms().saturating_sub(unseen_ms)));
+        if reason == OfflineReason::Crashed {
+            // The others see it at their next look as well; this saves them one.
+            _ = self.presence.tell(&Word::Gone(host.clone(), reason)).await;
+            self.take_over(host.clone(), reason, record.as_ref());
+        }
+        let is_first = self.presence.part(host, record.as_ref()).await?;
+        if reason == OfflineReason::Silent {
+            if is_first {
+                _ = self.presence.tell(&Word::Gone(host.clone(), reason)).await;
+                self.take_over(host.clone(), reason, record.as_ref());
+            } else {
+                // It is alive after all, or another host was quicker, which the next roll call shows.
+                return Ok(());
+            }
+        }
+        peers.forget(host);
+        if is_first && let Some(record) = record {
+            self.report(&record, reason, peers).await;
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, host: HostId, reason: OfflineReason, record: Option<&HostRecord>) {
+        let functions = record.map(|record| record.functions.iter().map(|loaded| loaded.function.clone()).collect());
+        // The sweeper ends before this does only when the host ends.
+        _ = self.gone.send(Gone { host, reason, functions });
+    }
+
+    async fn report(&self, record: &HostRecord, reason: OfflineReason, peers: &Peers) {
+        let is_machine_online = peers.roster().is_online(&record.machine);
+        tracing::warn!(
+            host = %record.id, machine = record.machine, reason = reason.as_str(),
+            machine_state = if is_machine_online { "online" } else { "offline" },
+            "host offline"
+        );
+        for loaded in &record.functions {
+            let news = News::of_another(Notice::Offline, loaded.clone(), record);
+            // A hint only; the listing says the same.
+            _ = self.news.try_send(news);
+        }
+    }
+}
