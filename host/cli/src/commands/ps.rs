@@ -1,16 +1,19 @@
-//! `baton ps`: functions and hosts.
+//! `baton ps`: functions and hosts, or the calls that run now.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use baton_broker::{Admin, Presence, QueueDepth};
+use baton_broker::{Admin, BrokerConfig, Inspect, Presence, QueueDepth, RunStage, RunningCall};
 use baton_model::{Digest, FunctionId, HostId, HostRecord};
 use serde::Serialize;
 
-use crate::args::{Common, Listing};
+use crate::args::{Common, Ps};
 use crate::exit::Exit;
 use crate::settings::Settings;
+
+/// The most calls that are listed.
+const CALLS_MAX: usize = 1000;
 
 #[derive(Serialize)]
 struct Overview {
@@ -33,8 +36,11 @@ struct Loaded {
     digest: Digest,
 }
 
-pub(crate) async fn run(common: &Common, listing: &Listing) -> anyhow::Result<Exit> {
+pub(crate) async fn run(common: &Common, ps: &Ps) -> anyhow::Result<Exit> {
     let broker = Settings::read(common)?.caller()?;
+    if ps.calls {
+        return calls(&broker, ps.json).await;
+    }
     let presence = Presence::new(&broker)?;
     let admin = Admin::new(&broker)?;
     let known = presence.known().await?;
@@ -58,10 +64,52 @@ pub(crate) async fn run(common: &Common, listing: &Listing) -> anyhow::Result<Ex
     }
     let overview = Overview { functions, hosts };
     let mut out = std::io::stdout().lock();
-    if listing.json {
+    if ps.json {
         writeln!(out, "{}", serde_json::to_string(&overview)?)?;
     } else {
         print(&mut out, &overview)?;
+    }
+    Ok(Exit::Ok)
+}
+
+#[derive(Serialize)]
+struct Calls {
+    calls: Vec<RunningCall>,
+}
+
+/// What hosts have in their hands.
+async fn calls(broker: &BrokerConfig, as_json: bool) -> anyhow::Result<Exit> {
+    let functions = Admin::new(broker)?.functions().await?;
+    let mut calls = Inspect::new(broker)?.running(&functions, CALLS_MAX).await?;
+    calls.sort_by_key(|call| call.since_ms);
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string(&Calls { calls })?)?;
+        return Ok(Exit::Ok);
+    }
+    let widest = |text: fn(&RunningCall) -> usize, least| calls.iter().map(text).max().unwrap_or(0).max(least);
+    let function = widest(|call| call.function.to_string().len(), 8);
+    let id = widest(|call| call.id.as_str().len(), 4);
+    writeln!(out, "{:function$}  {:id$}  {:>7}  {:8}  {:>7}  HOST", "FUNCTION", "CALL", "ATTEMPT", "STATE", "SINCE")?;
+    for call in &calls {
+        let (name, since) = (call.function.to_string(), up(call.since_ms));
+        let state = match call.state {
+            RunStage::Starting => "starting",
+            RunStage::Running => "running",
+        };
+        writeln!(
+            out,
+            "{name:function$}  {:id$}  {:>7}  {state:8}  {since:>7}  {}",
+            call.id.as_str(),
+            call.attempt,
+            call.host
+        )?;
+    }
+    if calls.is_empty() {
+        writeln!(out, "(none runs now)")?;
+    }
+    if calls.len() == CALLS_MAX {
+        writeln!(out, "(and perhaps more: {CALLS_MAX} are listed at the most)")?;
     }
     Ok(Exit::Ok)
 }

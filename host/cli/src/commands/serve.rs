@@ -1,5 +1,7 @@
 //! `baton serve`: a host.
 
+use std::net::SocketAddr;
+
 use baton_app::embedded::Embedded;
 use baton_app::{Ended, Signals};
 use baton_engine::CompileSpeed;
@@ -12,15 +14,16 @@ use crate::settings::Settings;
 pub(crate) async fn run(common: &Common, serve: &Serve) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
     let _log = logging::start(Style::Serve)?;
-    host(&settings, serve, CompileSpeed::Full, || tracing::info!("ready")).await
+    host(&settings, serve, CompileSpeed::Full, |_| tracing::info!("ready")).await
 }
 
-/// Runs a host, and the embedded Redis if no URL was given. `ready` is called once calls are taken.
+/// Runs a host, and the embedded Redis if no URL was given. `ready` is called once calls are
+/// taken, with the address of HTTP if it is served.
 pub(crate) async fn host(
     settings: &Settings,
     serve: &Serve,
     compile: CompileSpeed,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(Option<SocketAddr>),
 ) -> anyhow::Result<Exit> {
     // Caught before anything is started, so that nothing is left running.
     let mut signals = Signals::catch()?;
@@ -29,8 +32,10 @@ pub(crate) async fn host(
         None => Some(Embedded::start(settings.data()).await?),
     };
     let url = embedded.as_ref().map_or_else(|| settings.redis_url().unwrap_or_default(), Embedded::url).to_owned();
-    let config = settings.host(&url, serve, compile);
-    let ended = baton_app::run(config, &mut signals, ready).await;
+    let ended = match settings.host(&url, serve, compile) {
+        Ok(config) => baton_app::run(config, &mut signals, ready).await,
+        Err(error) => Err(error),
+    };
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }

@@ -1,0 +1,112 @@
+//! Which functions there are, as a snapshot that calls look at without asking Redis.
+//!
+//! Nothing rests on its being fresh: a call to a function whose hosts are gone waits in its stream like any other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_broker::{BrokerError, Inspect, Presence};
+use baton_model::{FunctionId, HostId, HostRecord, HostState};
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+/// How old a snapshot may be before it is made anew.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// What is known of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A host takes calls for it.
+    Available,
+    /// It has been there, and no host takes calls for it now.
+    Away,
+    /// Nobody has heard of it.
+    Unknown,
+}
+
+/// All hosts as they were at one time.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    at: Option<Instant>,
+    /// Sorted by id. A host without a record was there and has vanished.
+    pub(crate) hosts: Vec<(HostId, Option<HostRecord>)>,
+    /// How many online hosts have each function that any host has.
+    functions: HashMap<FunctionId, u32>,
+}
+
+/// Looks at the hosts, at most every 250 ms, however many ask.
+pub(crate) struct Directory {
+    presence: Arc<Presence>,
+    inspect: Arc<Inspect>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Held by the one that looks; the others wait for what it finds. A lock and no message: it guards only a look.
+    looking: Arc<Mutex<()>>,
+}
+
+impl Directory {
+    pub(crate) fn new(presence: Arc<Presence>, inspect: Arc<Inspect>) -> Self {
+        Self { presence, inspect, snapshot: watch::Sender::default(), looking: Arc::default() }
+    }
+
+    /// What is known of `function`. For one that some host has, this costs no command.
+    pub(crate) async fn standing(self: &Arc<Self>, function: &FunctionId) -> Result<Standing, BrokerError> {
+        let last = self.snapshot.borrow().clone();
+        if let Some(online) = last.functions.get(function) {
+            if !last.is_fresh()
+                && let Ok(guard) = self.looking.clone().try_lock_owned()
+            {
+                let directory = self.clone();
+                tokio::spawn(async move {
+                    // A failed look leaves the snapshot as it was; the next call looks again.
+                    _ = directory.look().await;
+                    drop(guard);
+                });
+            }
+            return Ok(of(*online));
+        }
+        if let Some(online) = self.hosts().await?.functions.get(function) {
+            return Ok(of(*online));
+        }
+        Ok(if self.inspect.has_stream(function).await? { Standing::Away } else { Standing::Unknown })
+    }
+
+    /// The hosts as they are now, give or take 250 ms.
+    pub(crate) async fn hosts(&self) -> Result<Arc<Snapshot>, BrokerError> {
+        let _guard = self.looking.lock().await;
+        let last = self.snapshot.borrow().clone();
+        if last.is_fresh() { Ok(last) } else { self.look().await }
+    }
+
+    async fn look(&self) -> Result<Arc<Snapshot>, BrokerError> {
+        let mut known = self.presence.known().await?;
+        known.sort();
+        let records = self.presence.records(&known).await?;
+        let mut functions = HashMap::new();
+        for record in records.iter().flatten() {
+            let online = u32::from(record.state == HostState::Online);
+            for loaded in &record.functions {
+                *functions.entry(loaded.function.clone()).or_insert(0) += online;
+            }
+        }
+        let hosts = known.into_iter().zip(records).collect();
+        let snapshot = Arc::new(Snapshot { at: Some(Instant::now()), hosts, functions });
+        self.snapshot.send_replace(snapshot.clone());
+        Ok(snapshot)
+    }
+}
+
+impl Snapshot {
+    fn is_fresh(&self) -> bool {
+        self.at.is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    /// The functions that any host has.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = &FunctionId> {
+        self.functions.keys()
+    }
+}
+
+fn of(online: u32) -> Standing {
+    if online > 0 { Standing::Available } else { Standing::Away }
+}
