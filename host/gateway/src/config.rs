@@ -20,6 +20,9 @@ pub struct GatewayConfig {
     pub header_time_max: Duration,
     /// The longest that a request waits for a result; then 504, and the call goes on.
     pub call_time_max: Duration,
+    /// The longest that a call to a function which nobody has had waits while a host is still loading its functions;
+    /// then 404.
+    pub start_time_max: Duration,
     /// The most connections; the next ones are told 503.
     pub connections_max: usize,
     /// The most requests that are worked on at once, probes and metrics not counted; the next ones get 503.
@@ -41,6 +44,7 @@ impl Default for GatewayConfig {
             headers_max: 100,
             header_time_max: Duration::from_secs(20),
             call_time_max: Duration::from_secs(60),
+            start_time_max: Duration::from_secs(10),
             connections_max: 4096,
             requests_max: 2048,
             end_time_max: Duration::from_secs(3),

@@ -33,6 +33,8 @@ pub(crate) struct Snapshot {
     pub(crate) hosts: Vec<(HostId, Option<HostRecord>)>,
     /// How many online hosts have each function that any host has.
     functions: HashMap<FunctionId, u32>,
+    /// Whether a host is loading its functions: what it will have is not known yet.
+    is_starting: bool,
 }
 
 /// Looks at the hosts, at most every 250 ms, however many ask.
@@ -71,6 +73,11 @@ impl Directory {
         Ok(if self.inspect.has_stream(function).await? { Standing::Away } else { Standing::Unknown })
     }
 
+    /// Whether a host is loading its functions now, give or take 250 ms.
+    pub(crate) async fn is_starting(&self) -> Result<bool, BrokerError> {
+        Ok(self.hosts().await?.is_starting)
+    }
+
     /// The hosts as they are now, give or take 250 ms.
     pub(crate) async fn hosts(&self) -> Result<Arc<Snapshot>, BrokerError> {
         let _guard = self.looking.lock().await;
@@ -83,6 +90,7 @@ impl Directory {
         known.sort();
         let records = self.presence.records(&known).await?;
         let mut functions = HashMap::new();
+        let is_starting = records.iter().flatten().any(|record| record.state == HostState::Starting);
         for record in records.iter().flatten() {
             let online = u32::from(record.state == HostState::Online);
             for loaded in &record.functions {
@@ -90,7 +98,7 @@ impl Directory {
             }
         }
         let hosts = known.into_iter().zip(records).collect();
-        let snapshot = Arc::new(Snapshot { at: Some(Instant::now()), hosts, functions });
+        let snapshot = Arc::new(Snapshot { at: Some(Instant::now()), hosts, functions, is_starting });
         self.snapshot.send_replace(snapshot.clone());
         Ok(snapshot)
     }

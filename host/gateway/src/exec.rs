@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use baton_broker::{Accepted, BrokerError};
 use baton_model::{CallError, CallId, FunctionId, ResultDocument, Status};
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use crate::directory::Standing;
@@ -22,6 +23,9 @@ use crate::request::{CALL_ID, Target, Wishes, location, wishes};
 /// How long a wait rests when Redis fails in the middle of it.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a function is looked for while a host starts.
+const START_PAUSE: Duration = Duration::from_millis(100);
+
 /// A call that may come in, read to its end.
 struct Entrant {
     wishes: Wishes,
@@ -31,15 +35,45 @@ struct Entrant {
 
 async fn admit(gate: &Gate, function: &FunctionId, request: Request) -> Result<Entrant, Problem> {
     let (head, body) = request.into_parts();
-    let wishes = wishes(&head.headers)?;
-    let standing = gate.directory.standing(function).await.map_err(|error| gate.broker_problem(&error))?;
-    let is_away = match standing {
+    let mut wishes = wishes(&head.headers)?;
+    let patience = wishes.deadline.unwrap_or(Duration::MAX).min(gate.config.start_time_max);
+    let standing = known(gate, function, Instant::now() + patience).await;
+    let is_away = match standing.map_err(|error| gate.broker_problem(&error))? {
         Standing::Available => false,
         Standing::Away => true,
         Standing::Unknown => return Err(unknown(function)),
     };
     let payload = door::body(body, &gate.config).await?;
+    if is_json_in_disguise(wishes.options.media_type.as_deref(), &payload) {
+        wishes.options.media_type = Some("application/json".to_owned());
+    }
     Ok(Entrant { wishes, payload, is_away })
+}
+
+/// What is known of the function. While a host is loading its functions, one that nobody has had may be among them: it
+/// is waited for until `end`.
+async fn known(gate: &Gate, function: &FunctionId, end: Instant) -> Result<Standing, BrokerError> {
+    loop {
+        let standing = gate.directory.standing(function).await?;
+        // This host may not have told anybody yet that it is there.
+        let may_come =
+            standing == Standing::Unknown && (!gate.status().started || gate.directory.is_starting().await?);
+        if !may_come || Instant::now() >= end {
+            return Ok(standing);
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(end.min(Instant::now() + START_PAUSE)) => {}
+            () = gate.ending.cancelled() => return Ok(standing),
+        }
+    }
+}
+
+/// `curl -d '{…}'` says that it sends a form, because nobody told it otherwise. No form begins like this.
+fn is_json_in_disguise(media_type: Option<&str>, payload: &[u8]) -> bool {
+    let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        && matches!(payload.trim_ascii_start().first(), Some(b'{' | b'['))
+        && serde_json::from_slice::<IgnoredAny>(payload).is_ok()
 }
 
 fn unknown(function: &FunctionId) -> Problem {

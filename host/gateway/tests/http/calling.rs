@@ -86,6 +86,48 @@ async fn a_call_to_a_function_that_is_away_is_answered_when_it_comes_back() -> R
 }
 
 #[tokio::test]
+async fn while_a_host_loads_its_functions_an_unknown_one_is_waited_for() -> Result<()> {
+    let stage = Stage::new().await?;
+    stage.host_is_starting().await?;
+    let (answer, host) = tokio::join!(stage.post("/v1/call/echo", "{}"), async {
+        stage.asked_for("exists", 2).await?;
+        stage.host(&["default/echo"]).await
+    });
+    host?;
+    assert_eq!(answer?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_function_that_does_not_come_with_the_start_of_a_host_is_unknown() -> Result<()> {
+    let stage = Stage::with(|config| config.start_time_max = Duration::from_millis(300)).await?;
+    stage.host_is_starting().await?;
+    stage.post("/v1/call/echo", "{}").await?.is_problem(404, "unknown-function");
+    let hurried = [("baton-deadline", "50ms")];
+    let answer = stage.ask(Method::POST, "/v1/call/echo", &hurried, "{}").await?;
+    answer.is_problem(404, "unknown-function");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_curl_sends_by_itself_is_json_if_it_is_json() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _host = stage.host(&["default/echo"]).await?;
+    let form = "application/x-www-form-urlencoded";
+    for (body, expected) in [
+        (r#"{"name":"Ada"}"#, "application/json"),
+        (" [1, 2]", "application/json"),
+        ("name=Ada", form),
+        ("{name", form),
+        ("7", form),
+    ] {
+        let answer = stage.ask(Method::POST, "/v1/call/echo", &[("content-type", form)], body).await?;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, expected), "{body}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_deadline_ends_the_wait() -> Result<()> {
     let stage = Stage::new().await?;
     stage.has_had("default/echo").await?;

@@ -32,18 +32,7 @@ impl FakeHost {
         let functions: Vec<FunctionId> = functions.iter().map(|f| f.parse()).collect::<Result<_, _>>()?;
         let queue = Queue::new(config)?;
         queue.ensure_groups(&functions).await?;
-        let digest = Digest::of(b"component");
-        let record = HostRecord {
-            id: host.clone(),
-            machine: "machine-1".to_owned(),
-            pid: 1,
-            version: "0".to_owned(),
-            state: HostState::Online,
-            seats: 8,
-            started_ms: 1,
-            functions: functions.iter().map(|f| LoadedFunction { function: f.clone(), digest }).collect(),
-        };
-        Presence::new(config)?.register(&record).await?;
+        register(config, &host, HostState::Online, &functions).await?;
         let (mut reader, _) = Reader::new(config, host.clone())?;
         let (settler, settle) = Settler::new(config, host.clone())?;
         tokio::spawn(settler.run(|(), _| {}));
@@ -86,6 +75,27 @@ impl FakeHost {
     pub(crate) fn release(&self) {
         self.release.send(()).expect("the host runs");
     }
+}
+
+/// Writes a host's record.
+pub(crate) async fn register(
+    config: &BrokerConfig,
+    host: &HostId,
+    state: HostState,
+    functions: &[FunctionId],
+) -> Result<()> {
+    let digest = Digest::of(b"component");
+    let record = HostRecord {
+        id: host.clone(),
+        machine: "machine-1".to_owned(),
+        pid: 1,
+        version: "0".to_owned(),
+        state,
+        seats: 8,
+        started_ms: 1,
+        functions: functions.iter().map(|f| LoadedFunction { function: f.clone(), digest }).collect(),
+    };
+    Ok(Presence::new(config)?.register(&record).await?)
 }
 
 impl Hand {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
 use baton_gateway::{Gateway, GatewayConfig, HostStatus, Parts};
-use baton_model::{FunctionId, ReplyTo};
+use baton_model::{FunctionId, HostId, HostState, ReplyTo};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::FakeHost;
+use crate::host::{FakeHost, register};
 
 /// Longer than anything takes that does not hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,6 +129,12 @@ impl Stage {
         FakeHost::start(&self.broker, "host-1", functions).await
     }
 
+    /// A host that is loading its functions; whoever asks for a [`Stage::host`] then, ends that.
+    pub(crate) async fn host_is_starting(&self) -> Result<()> {
+        let host: HostId = "host-1".parse().map_err(anyhow::Error::msg)?;
+        register(&self.broker, &host, HostState::Starting, &[]).await
+    }
+
     /// A function that was there and has no host now.
     pub(crate) async fn has_had(&self, function: &str) -> Result<()> {
         Queue::new(&self.broker)?.ensure_groups(&[function.parse()?]).await?;
@@ -153,6 +159,16 @@ impl Stage {
             Some((name.to_owned(), facts.split(',').next()?.parse().ok()?))
         };
         Ok(said.lines().filter_map(count).collect())
+    }
+
+    /// Waits until Redis has carried out a command so many times.
+    pub(crate) async fn asked_for(&self, command: &str, times: u64) -> Result<()> {
+        let began = Instant::now();
+        while self.commands().await?.get(command).is_none_or(|count| *count < times) {
+            assert!(began.elapsed() < PATIENCE, "{command} is not asked for {times} times");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// Waits until so many calls of `function` stand in its stream unread.
