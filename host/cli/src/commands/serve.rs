@@ -25,17 +25,17 @@ pub(crate) async fn host(
     compile: CompileSpeed,
     ready: impl FnOnce(Option<SocketAddr>),
 ) -> anyhow::Result<Exit> {
+    let mut config = settings.host(settings.redis_url().unwrap_or_default(), serve, compile)?;
     // Caught before anything is started, so that nothing is left running.
     let mut signals = Signals::catch()?;
     let embedded = match settings.redis_url() {
         Some(_) => None,
         None => Some(Embedded::start(settings.data()).await?),
     };
-    let url = embedded.as_ref().map_or_else(|| settings.redis_url().unwrap_or_default(), Embedded::url).to_owned();
-    let ended = match settings.host(&url, serve, compile) {
-        Ok(config) => baton_app::run(config, &mut signals, ready).await,
-        Err(error) => Err(error),
-    };
+    if let Some(embedded) = &embedded {
+        config.broker.url = embedded.url().to_owned();
+    }
+    let ended = baton_app::run(config, &mut signals, ready).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
