@@ -54,7 +54,7 @@ bench: host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' i
 fmt: ## format the code
 	@cargo fmt --all
 
-setup: ## install what is missing to build and run: a C compiler, redis-server, the wasm target
+setup: ## install what is missing to build and run: a C compiler, redis-server, curl, the wasm target
 	@.ci/setup
 
 clean: ## remove what was built here; the data in .baton and components from elsewhere stay

@@ -27,6 +27,8 @@ pub struct HostPlan {
     redis: Option<(String, Address)>,
     plugins: PathBuf,
     data: Option<PathBuf>,
+    /// What is said of HTTP.
+    http: Vec<OsString>,
     arguments: Vec<OsString>,
     variables: Vec<(String, String)>,
 }
@@ -46,13 +48,34 @@ impl HostPlan {
 
     fn bare(folder: &Folder) -> Self {
         let plugins = folder.path().to_owned();
-        Self { redis: None, plugins, data: None, arguments: Vec::new(), variables: Vec::new() }
+        let http = vec!["--no-http".into()];
+        Self { redis: None, plugins, data: None, http, arguments: Vec::new(), variables: Vec::new() }
     }
 
     /// With a setting, by its variable of the environment.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// With HTTP on a free port, which [`Host::http`] tells. Without this a host serves none.
+    #[must_use]
+    pub fn http(self) -> Self {
+        self.http_at("127.0.0.1:0")
+    }
+
+    /// With HTTP at this address.
+    #[must_use]
+    pub fn http_at(mut self, address: &str) -> Self {
+        self.http = vec!["--http".into(), address.into()];
+        self
+    }
+
+    /// With nothing said of HTTP, so that settings and defaults hold.
+    #[must_use]
+    pub fn http_unsaid(mut self) -> Self {
+        self.http.clear();
         self
     }
 
@@ -82,7 +105,8 @@ impl HostPlan {
         if let Some((url, _)) = &self.redis {
             command.arg("--redis").arg(url);
         }
-        command.arg("--plugins").arg(&self.plugins).arg("--data").arg(&data).args(&self.arguments);
+        command.arg("--plugins").arg(&self.plugins).arg("--data").arg(&data);
+        command.args(&self.http).args(&self.arguments);
         for name in settings::host_variables() {
             command.env_remove(name);
         }
@@ -187,6 +211,17 @@ impl Host {
         Ok(self.record().await?.id)
     }
 
+    /// The base URL of its HTTP, such as `http://127.0.0.1:40001`, from the line that says where it listens.
+    ///
+    /// # Errors
+    /// If it says so not in time, or was not started with [`HostPlan::http`].
+    pub async fn http(&self) -> Result<String> {
+        let is_it = |line: &str| address_in(line).is_some();
+        let lines = self.lines.wait_for_several(1, PATIENCE, is_it).await.context("the host serves no HTTP")?;
+        let address = lines.first().and_then(|line| address_in(line)).context("the line has an address")?;
+        Ok(format!("http://{address}"))
+    }
+
     /// What it tells on the coordination channels.
     ///
     /// # Errors
@@ -285,6 +320,12 @@ impl Drop for Host {
             }
         }
     }
+}
+
+/// The address in the line that says where HTTP is served.
+fn address_in(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
 }
 
 fn is_redis(process: &str) -> bool {

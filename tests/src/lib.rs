@@ -13,6 +13,7 @@ mod component;
 mod events;
 mod folder;
 mod host;
+mod http;
 mod lines;
 mod load;
 mod process;
@@ -31,6 +32,7 @@ pub use component::{CORE_MODULE, patched, sample, truncations, variant, wrong_wo
 pub use events::{Event, Events};
 pub use folder::Folder;
 pub use host::{Host, HostPlan};
+pub use http::{Http, HttpAnswer};
 pub use lines::Lines;
 pub use load::{Load, RunningLoad};
 pub use process::Process;

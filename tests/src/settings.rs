@@ -33,6 +33,12 @@ pub const RESCAN_MS: &str = "BATON_PLUGINS__RESCAN_MS";
 pub const REDIS_PREFIX: &str = "BATON_REDIS__PREFIX";
 /// Where a host keeps its own Redis.
 pub const DATA_DIR: &str = "BATON_DATA__DIR";
+/// Where HTTP is served.
+pub const HTTP_LISTEN: &str = "BATON_HTTP__LISTEN";
+/// Whether it is.
+pub const HTTP_ENABLED: &str = "BATON_HTTP__ENABLED";
+/// The argument for a host that serves HTTP and runs no functions.
+pub const NO_FUNCTIONS: &str = "--no-functions";
 /// The argument for how long a drain may take, such as `30s`.
 pub const DRAIN_TIMEOUT: &str = "--drain-timeout";
 /// The argument for how long `baton call` waits for its answer, such as `10s`.

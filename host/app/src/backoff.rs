@@ -25,7 +25,6 @@ struct Now {
 
 impl Trouble {
     /// Whether something has failed more than once and has not worked since.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the gateway's probes ask"))]
     pub(crate) fn is_there(&self) -> bool {
         !self.now.lock().unwrap_or_else(PoisonError::into_inner).failing.is_empty()
     }

@@ -29,8 +29,9 @@ pub(crate) struct Parts {
     pub(crate) intake: JoinSet<()>,
     /// What is needed while attempts finish.
     pub(crate) upkeep: JoinSet<()>,
-    pub(crate) settler: JoinHandle<()>,
-    pub(crate) announcer: JoinHandle<()>,
+    pub(crate) settler: Option<JoinHandle<()>>,
+    pub(crate) announcer: Option<JoinHandle<()>>,
+    pub(crate) gateway: Option<JoinHandle<()>>,
 }
 
 impl Parts {
@@ -39,9 +40,25 @@ impl Parts {
         tokio::select! {
             Some(ended) = self.intake.join_next() => ended,
             Some(ended) = self.upkeep.join_next() => ended,
-            ended = &mut self.settler => ended,
+            ended = end_of(&mut self.settler) => ended,
+            ended = end_of(&mut self.gateway) => ended,
         }
     }
+}
+
+/// The end of a task; of one that is not there, never.
+async fn end_of(task: &mut Option<JoinHandle<()>>) -> Result<(), tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a host has its calls in hand with.
+pub(crate) struct Hands {
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) alarm: Alarm,
+    pub(crate) to_settler: ToSettler,
 }
 
 /// How a host is ended.
@@ -52,13 +69,14 @@ pub(crate) struct Drain {
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
-    pub(crate) runner: Arc<Runner>,
     pub(crate) tally: Arc<Tally>,
-    pub(crate) alarm: Alarm,
     pub(crate) news: Option<mpsc::Sender<News>>,
-    pub(crate) to_settler: Option<ToSettler>,
+    /// None for a host without functions.
+    pub(crate) hands: Option<Hands>,
     /// Ends what brings calls in.
     pub(crate) stop: CancellationToken,
+    /// Ends the gateway, which has refused new calls since the drain began.
+    pub(crate) hang_up: CancellationToken,
     /// Ends what is needed while attempts finish.
     pub(crate) last: CancellationToken,
     pub(crate) timeout: Duration,
@@ -68,7 +86,7 @@ impl Drain {
     /// Ends everything, within the drain time and a grace. Dropping the future leaves the rest undone, which loses
     /// nothing: leases lapse.
     pub(crate) async fn run(mut self, parts: Parts) {
-        let Parts { mut intake, mut upkeep, settler, announcer } = parts;
+        let Parts { mut intake, mut upkeep, settler, announcer, gateway } = parts;
         let began = Instant::now();
         let end = began + self.timeout;
         let hard_end = end + GRACE;
@@ -81,18 +99,27 @@ impl Drain {
             tracing::warn!("not everything could be handed over; the rest is taken over when its leases lapse");
         }
         // Nothing can send any more; the settler ends when what it has is settled.
-        self.to_settler = None;
+        self.hands = None;
         intake.abort_all();
-        if settler.is_finished() || timeout_at(step(), settler).await.is_err() {
+        if let Some(settler) = settler
+            && (settler.is_finished() || timeout_at(step(), settler).await.is_err())
+        {
             tracing::warn!("Redis takes no results; their calls run again elsewhere when their leases lapse");
         }
+        // What HTTP clients wait for has been answered, but for what other hosts have in hand: that gets a while more.
+        self.hang_up.cancel();
         self.last.cancel();
         _ = timeout_at(step(), async { while upkeep.join_next().await.is_some() {} }).await;
         upkeep.abort_all();
         self.announce(Notice::Offline, step()).await;
         self.news = None;
-        _ = timeout_at(step(), announcer).await;
+        if let Some(announcer) = announcer {
+            _ = timeout_at(step(), announcer).await;
+        }
         self.leave(step()).await;
+        if let Some(gateway) = gateway.filter(|gateway| !gateway.is_finished()) {
+            _ = timeout_at(hard_end, gateway).await;
+        }
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(calls = self.tally.summary(), took_ms, "host ended");
     }
@@ -110,7 +137,9 @@ impl Drain {
     async fn stop_taking(&self, intake: &mut JoinSet<()>, end: Instant) {
         let ended = async { while intake.join_next().await.is_some() {} };
         let wake = async {
-            self.alarm.waker.wake().await;
+            if let Some(hands) = &self.hands {
+                hands.alarm.waker.wake().await;
+            }
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -140,12 +169,12 @@ impl Drain {
     /// What did not finish in time goes back into its stream, where another host has it at once.
     async fn hand_over(&self) {
         let rest = self.flights.stop_all();
-        let Some(to_settler) = &self.to_settler else { return };
+        let Some(hands) = &self.hands else { return };
         if !rest.is_empty() {
             tracing::warn!(calls = rest.len(), "handing over calls that did not finish within the drain time");
         }
         for delivery in rest {
-            self.runner.hand_over(delivery, to_settler).await;
+            hands.runner.hand_over(delivery, &hands.to_settler).await;
         }
         // Stopped attempts give their seats back by themselves; their flights end with the verdicts.
         self.flights.none_left().await;

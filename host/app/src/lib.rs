@@ -5,14 +5,17 @@
 
 mod announcer;
 mod backoff;
+mod build;
 mod builder;
 mod catalog;
 mod clock;
 mod consumer;
+mod corridor;
 mod drain;
 pub mod embedded;
 mod flights;
 mod folder;
+mod front;
 mod guest_log;
 mod health;
 mod host;

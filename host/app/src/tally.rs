@@ -27,6 +27,12 @@ impl Tally {
         }
     }
 
+    /// How many ends were counted.
+    pub(crate) fn total(&self) -> u64 {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ok.load(Relaxed) + self.fenced.load(Relaxed) + others.values().sum::<u64>()
+    }
+
     /// All of it in one line, for the log.
     pub(crate) fn summary(&self) -> String {
         let mut parts = vec![format!("ok {}", self.ok.load(Relaxed))];

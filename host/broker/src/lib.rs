@@ -4,10 +4,12 @@
 //! it moves calls and keeps the promise that each gets exactly one terminal result.
 
 mod admin;
+mod ask;
 mod caller;
 mod doctor;
 mod entry;
 mod error;
+mod inspect;
 mod keys;
 mod lease;
 mod link;
@@ -23,6 +25,7 @@ pub use caller::{Accepted, Caller, SendOptions};
 pub use doctor::ServerFacts;
 pub use entry::{Malformed, MalformedReason};
 pub use error::BrokerError;
+pub use inspect::{CallState, Inspect};
 pub use keys::{Keys, Notice};
 pub use lease::{LeaseKeeper, Renewal};
 pub use link::BrokerConfig;

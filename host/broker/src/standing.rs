@@ -33,6 +33,13 @@ pub enum Word {
     Calls(String),
 }
 
+/// What a host answers to [`Word::Calls`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) host: HostId,
+    pub(crate) calls: Vec<RunningCall>,
+}
+
 /// A host's standing. Dropping it closes the connection, which peers take for the host's end.
 pub struct Standing {
     connection: MultiplexedConnection,
@@ -134,7 +141,8 @@ impl Standing {
     /// # Errors
     /// Any [`BrokerError`]; the standing is to be made anew.
     pub async fn answer(&mut self, question: &str, calls: &[RunningCall]) -> Result<(), BrokerError> {
-        let json = serde_json::to_string(calls).map_err(|e| BrokerError::Refused(format!("an answer: {e}")))?;
+        let answer = Answer { host: self.host.clone(), calls: calls.to_vec() };
+        let json = serde_json::to_string(&answer).map_err(|e| BrokerError::Refused(format!("an answer: {e}")))?;
         let key = self.keys.answers(question);
         let mut write = redis::pipe();
         write.cmd("RPUSH").arg(&key).arg(json);

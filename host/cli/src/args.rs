@@ -1,5 +1,6 @@
 //! What may be typed. Text becomes types here; what it means is the commands'.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(crate) enum Command {
     Send(Send),
     /// Print the result of a call that was sent
     Get(Get),
-    /// List functions and hosts
+    /// List functions and hosts, or the calls that run
     Ps(Ps),
     /// Say what a host would say of a component
     Check(Check),
@@ -71,6 +72,15 @@ pub(crate) struct Serve {
     /// How many calls run at once, at the most [default: 512]
     #[arg(long, value_name = "N")]
     pub(crate) seats: Option<u32>,
+    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, conflicts_with = "no_http")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Serve no HTTP
+    #[arg(long)]
+    pub(crate) no_http: bool,
+    /// Run no functions: serve HTTP for the hosts that do
+    #[arg(long, conflicts_with = "no_http")]
+    pub(crate) no_functions: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,6 +149,9 @@ pub(crate) struct Ps {
     /// Show every host that was here within a day
     #[arg(long)]
     pub(crate) all: bool,
+    /// List the calls that hosts have in their hands now
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) calls: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -172,7 +185,7 @@ impl Command {
         match self {
             Self::Serve(serve) | Self::Dev(serve) => serve.dir.data.as_ref(),
             Self::Get(get) => get.dir.data.as_ref(),
-            Self::Ps(listing) => listing.dir.data.as_ref(),
+            Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
             Self::Call(_) | Self::Send(_) | Self::Check(_) => None,
         }
@@ -181,6 +194,10 @@ impl Command {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 500ms, 30s or 2m"))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:7070 or 0.0.0.0:80".to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -1,12 +1,14 @@
 //! Settings: arguments over `BATON_SECTION__KEY` over the settings file over defaults. The only file that reads the
 //! environment.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton_app::{HostConfig, embedded};
 use baton_broker::BrokerConfig;
 use baton_engine::CompileSpeed;
+use baton_gateway::GatewayConfig;
 use baton_model::{Limits, RetryPolicy};
 use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
@@ -27,6 +29,7 @@ pub(crate) struct Settings {
     calls: Calls,
     retry: Retry,
     drain: Drain,
+    http: Http,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,6 +111,19 @@ struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self { timeout_ms: 30_000 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Http {
+    listen: SocketAddr,
+    enabled: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: GatewayConfig::default().listen, enabled: true }
     }
 }
 
@@ -227,10 +243,27 @@ impl Settings {
         Ok(self.broker(&embedded::url(&here)))
     }
 
+    /// Where HTTP is served; none if it is not.
+    ///
+    /// # Errors
+    /// A [`UsageError`] if a host would neither serve HTTP nor run functions.
+    fn http(&self, serve: &Serve) -> anyhow::Result<Option<GatewayConfig>> {
+        let is_served = !serve.no_http && (self.http.enabled || serve.http.is_some());
+        if !is_served && serve.no_functions {
+            let rule = "--no-functions leaves HTTP alone, and http.enabled is false; give --http ADDR:PORT as well";
+            return Err(UsageError(rule.to_owned()).into());
+        }
+        let listen = serve.http.unwrap_or(self.http.listen);
+        Ok(is_served.then(|| GatewayConfig { listen, ..GatewayConfig::default() }))
+    }
+
     /// A host at the Redis at `url`.
-    pub(crate) fn host(&self, url: &str, serve: &Serve, compile: CompileSpeed) -> HostConfig {
+    ///
+    /// # Errors
+    /// A [`UsageError`] if it would neither serve HTTP nor run functions.
+    pub(crate) fn host(&self, url: &str, serve: &Serve, compile: CompileSpeed) -> anyhow::Result<HostConfig> {
         let retry = RetryPolicy::default();
-        HostConfig {
+        Ok(HostConfig {
             broker: self.broker(url),
             plugins: serve.plugins.clone().unwrap_or_else(|| self.plugins.dir.clone()),
             data: self.data.dir.clone(),
@@ -245,7 +278,9 @@ impl Settings {
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),
             compile,
-        }
+            http: self.http(serve)?,
+            functions: !serve.no_functions,
+        })
     }
 }
 

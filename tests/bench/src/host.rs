@@ -16,7 +16,7 @@ use tokio::process::Command;
 use crate::folders;
 use crate::worker::{Kind, READY};
 
-/// `baton serve`, as it comes: no setting is changed but where things are.
+/// `baton serve`, as it comes: no setting is changed but where things are, and HTTP is left out.
 pub(crate) struct Host {
     process: Process,
     events: Events,
@@ -31,7 +31,7 @@ impl Host {
         let log = std::fs::File::create(data.path().join("log"))?;
         let mut command = Command::new(folders::baton()?);
         command.arg("serve").arg("--redis").arg(redis.url()).arg("--plugins").arg(folder.path());
-        command.arg("--data").arg(data.path()).current_dir(data.path());
+        command.arg("--data").arg(data.path()).arg("--no-http").current_dir(data.path());
         for name in host_variables() {
             command.env_remove(name);
         }

@@ -1,5 +1,6 @@
-//! The command line: what scripts may rely on, and what the README promises.
+//! The command line and HTTP: what scripts may rely on, and what the README promises.
 
 mod calls;
+mod http;
 mod looks;
 mod readme;

@@ -6,7 +6,8 @@ use baton_tests::{Folder, HostPlan, Shell, matches, steps};
 
 /// Runs, in their order, the commands of all blocks of the README that are fenced as `sh run` or `console run`, and compares
 /// what they print. They run in a folder like the reader's: the host under `target/release`, the samples under
-/// `plugins`, and a host that serves them with a Redis of its own in `.baton`.
+/// `plugins`, and a host that serves them with a Redis of its own in `.baton`. HTTP is on a free port, because the one
+/// that the README names may be taken where this runs.
 #[tokio::test]
 async fn the_readme_keeps_its_promises() -> Result<()> {
     let readme = repository().join("README.md");
@@ -22,9 +23,10 @@ async fn the_readme_keeps_its_promises() -> Result<()> {
     std::os::unix::fs::symlink(folder.path(), reader.path().join("plugins"))?;
     let data = reader.path().join(".baton");
     std::fs::create_dir(&data)?;
-    let mut host = HostPlan::embedded(&data, &folder).start_ready(&samples).await?;
+    let mut host = HostPlan::embedded(&data, &folder).http().start_ready(&samples).await?;
+    let http = host.http().await?;
     for step in steps {
-        let (code, printed) = shell.run(&step.command).await?;
+        let (code, printed) = shell.run(&step.command.replace("http://127.0.0.1:7070", &http)).await?;
         println!("$ {}\n{printed}", step.command);
         ensure!(code == Some(0), "README.md, line {}: `{}` exits with {code:?}:\n{printed}", step.line, step.command);
         ensure!(matches(&step.expected, &printed), "README.md, line {}: {step:#?} prints\n{printed}", step.line);

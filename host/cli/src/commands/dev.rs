@@ -15,12 +15,17 @@ pub(crate) async fn run(common: &Common, args: &Serve) -> anyhow::Result<Exit> {
     let _log = logging::start(Style::Dev)?;
     let stop = CancellationToken::new();
     let folder = args.plugins.clone().unwrap_or_else(|| settings.plugins().to_owned());
-    let builder = tokio::spawn(Builder::new(folder.clone()).run(stop.clone()));
-    let exit = serve::host(&settings, args, CompileSpeed::Quick, || {
+    let builder = (!args.no_functions).then(|| tokio::spawn(Builder::new(folder.clone()).run(stop.clone())));
+    let exit = serve::host(&settings, args, CompileSpeed::Quick, |http| {
         tracing::info!("ready: save a source or a component in {} and the next call runs it", folder.display());
+        if let Some(address) = http {
+            tracing::info!("call over HTTP: curl http://{address}/v1/call/NAME -d '{{}}'");
+        }
     })
     .await;
     stop.cancel();
-    _ = builder.await;
+    if let Some(builder) = builder {
+        _ = builder.await;
+    }
     exit
 }

@@ -1,11 +1,13 @@
-//! `baton ps`: functions and hosts.
+//! `baton ps`: functions and hosts, or the calls that run now.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use baton_broker::{Admin, Presence, QueueDepth};
-use baton_model::{Digest, FunctionId, HostId, HostRecord, HostState, MachineSummary, machines};
+use baton_broker::{Admin, BrokerConfig, Inspect, Presence, QueueDepth};
+use baton_model::{
+    Digest, FunctionId, HostId, HostRecord, HostState, MachineSummary, RunningCall, RunningState, machines,
+};
 use serde::Serialize;
 
 use crate::args::{Common, Ps};
@@ -14,6 +16,8 @@ use crate::settings::Settings;
 
 /// How many gone hosts are shown unless all are asked for.
 const GONE_SHOWN: usize = 5;
+/// The most calls that are listed.
+const CALLS_MAX: usize = 1000;
 
 #[derive(Serialize)]
 struct Overview {
@@ -43,8 +47,11 @@ struct Loaded {
     state: HostState,
 }
 
-pub(crate) async fn run(common: &Common, listing: &Ps) -> anyhow::Result<Exit> {
+pub(crate) async fn run(common: &Common, ps: &Ps) -> anyhow::Result<Exit> {
     let broker = Settings::read(common)?.caller()?;
+    if ps.calls {
+        return calls(&broker, ps.json).await;
+    }
     let presence = Presence::new(&broker)?;
     let admin = Admin::new(&broker)?;
     let hosts = presence.survey().await?;
@@ -68,10 +75,53 @@ pub(crate) async fn run(common: &Common, listing: &Ps) -> anyhow::Result<Exit> {
     }
     let overview = Overview { functions, machines: machines(&hosts), hosts };
     let mut out = std::io::stdout().lock();
-    if listing.json {
+    if ps.json {
         writeln!(out, "{}", serde_json::to_string(&overview)?)?;
     } else {
-        print(&mut out, &overview, listing.all)?;
+        print(&mut out, &overview, ps.all)?;
+    }
+    Ok(Exit::Ok)
+}
+
+#[derive(Serialize)]
+struct Calls {
+    calls: Vec<RunningCall>,
+}
+
+/// What hosts have in their hands.
+async fn calls(broker: &BrokerConfig, as_json: bool) -> anyhow::Result<Exit> {
+    let functions = Admin::new(broker)?.functions().await?;
+    let hosts: Vec<HostId> = Presence::new(broker)?.roll().await?.into_iter().map(|seen| seen.id).collect();
+    let mut calls = Inspect::new(broker)?.running(&hosts, &functions, CALLS_MAX).await?;
+    calls.sort_by_key(|call| call.since_ms);
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string(&Calls { calls })?)?;
+        return Ok(Exit::Ok);
+    }
+    let widest = |text: fn(&RunningCall) -> usize, least| calls.iter().map(text).max().unwrap_or(0).max(least);
+    let function = widest(|call| call.function.to_string().len(), 8);
+    let id = widest(|call| call.id.as_str().len(), 4);
+    writeln!(out, "{:function$}  {:id$}  {:>7}  {:8}  {:>7}  HOST", "FUNCTION", "CALL", "ATTEMPT", "STATE", "SINCE")?;
+    for call in &calls {
+        let (name, since) = (call.function.to_string(), ago(call.since_ms));
+        let state = match call.state {
+            RunningState::Starting => "starting",
+            RunningState::Running => "running",
+        };
+        writeln!(
+            out,
+            "{name:function$}  {:id$}  {:>7}  {state:8}  {since:>7}  {}",
+            call.id.as_str(),
+            call.attempt,
+            call.host
+        )?;
+    }
+    if calls.is_empty() {
+        writeln!(out, "(none runs now)")?;
+    }
+    if calls.len() == CALLS_MAX {
+        writeln!(out, "(and perhaps more: {CALLS_MAX} are listed at the most)")?;
     }
     Ok(Exit::Ok)
 }

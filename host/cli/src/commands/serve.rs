@@ -1,5 +1,7 @@
 //! `baton serve`: a host.
 
+use std::net::SocketAddr;
+
 use baton_app::embedded::Embedded;
 use baton_app::{Ended, Signals};
 use baton_engine::CompileSpeed;
@@ -12,24 +14,27 @@ use crate::settings::Settings;
 pub(crate) async fn run(common: &Common, serve: &Serve) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
     let _log = logging::start(Style::Serve)?;
-    host(&settings, serve, CompileSpeed::Full, || tracing::info!("ready")).await
+    host(&settings, serve, CompileSpeed::Full, |_| tracing::info!("ready")).await
 }
 
-/// Runs a host, and the embedded Redis if no URL was given. `ready` is called once calls are taken.
+/// Runs a host, and the embedded Redis if no URL was given. `ready` is called once calls are
+/// taken, with the address of HTTP if it is served.
 pub(crate) async fn host(
     settings: &Settings,
     serve: &Serve,
     compile: CompileSpeed,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(Option<SocketAddr>),
 ) -> anyhow::Result<Exit> {
+    let mut config = settings.host(settings.redis_url().unwrap_or_default(), serve, compile)?;
     // Caught before anything is started, so that nothing is left running.
     let mut signals = Signals::catch()?;
     let embedded = match settings.redis_url() {
         Some(_) => None,
         None => Some(Embedded::start(settings.data()).await?),
     };
-    let url = embedded.as_ref().map_or_else(|| settings.redis_url().unwrap_or_default(), Embedded::url).to_owned();
-    let config = settings.host(&url, serve, compile);
+    if let Some(embedded) = &embedded {
+        config.broker.url = embedded.url().to_owned();
+    }
     let ended = baton_app::run(config, &mut signals, ready).await;
     if let Some(embedded) = embedded {
         embedded.stop().await;

@@ -1,0 +1,399 @@
+//! The composition root: builds the parts of a host and starts them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_broker::{LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
+use baton_engine::{Engine, EngineConfig, Tuning};
+use baton_model::{HostId, HostRecord, HostState};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::{Announcer, News};
+use crate::backoff::Trouble;
+use crate::catalog::Published;
+use crate::clock::now_ms;
+use crate::consumer::Consumer;
+use crate::corridor::Corridor;
+use crate::drain::{Drain, Hands, Parts};
+use crate::flights::Flights;
+use crate::front::Front;
+use crate::health::Health;
+use crate::host::HostConfig;
+use crate::intake::{Alarm, Intake};
+use crate::keeper::Keeper;
+use crate::loading::Loader;
+use crate::peers::Roster;
+use crate::promoter::{Due, Promoter};
+use crate::reloader::{Reloader, ensure_folder};
+use crate::renewer::Renewer;
+use crate::runner::{Runner, Ticket};
+use crate::seats::Seats;
+use crate::sweeper::Sweeper;
+use crate::tally::Tally;
+use crate::watcher::{Gone, Watcher};
+
+/// Instances beyond the seats: trial instances, and calls whose memory is being returned.
+const SPARE_INSTANCES: u32 = 16;
+
+/// For how long changes of the catalog are gathered before the reader is woken for them.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// The most words of other hosts that wait to be heard.
+const WORDS_MAX: usize = 256;
+/// The most news that wait to be told.
+const NEWS_MAX: usize = 1024;
+
+/// A host that runs.
+pub(crate) struct Host {
+    pub(crate) parts: Parts,
+    pub(crate) drain: Drain,
+    pub(crate) fault: CancellationToken,
+    pub(crate) state: watch::Sender<HostState>,
+    pub(crate) first_pass: watch::Receiver<bool>,
+    /// Where HTTP is served, if it is.
+    pub(crate) address: Option<SocketAddr>,
+    _corridor: Option<Corridor>,
+}
+
+/// What the parts of a host share.
+struct Shared {
+    id: HostId,
+    queue: Arc<Queue>,
+    presence: Arc<Presence>,
+    catalog: Arc<Published>,
+    flights: Arc<Flights>,
+    tally: Arc<Tally>,
+    trouble: Arc<Trouble>,
+    /// None for a host without functions.
+    seats: Seats,
+    news: mpsc::Sender<News>,
+    fault: CancellationToken,
+    /// Ends what brings calls in.
+    stop: CancellationToken,
+    /// Ends what is needed while attempts finish.
+    last: CancellationToken,
+}
+
+impl Host {
+    /// Builds the parts and starts them; the address of HTTP is taken before any of them runs.
+    pub(crate) async fn start(config: HostConfig) -> anyhow::Result<Self> {
+        let broker = &config.broker;
+        let (news, news_inbox) = mpsc::channel(NEWS_MAX);
+        let shared = Shared {
+            id: new_host_id(),
+            queue: Arc::new(Queue::new(broker)?),
+            presence: Arc::new(Presence::new(broker)?),
+            catalog: Arc::new(Published::new()),
+            flights: Arc::new(Flights::default()),
+            tally: Arc::new(Tally::default()),
+            trouble: Arc::new(Trouble::default()),
+            seats: Seats::new(if config.functions { config.seats } else { 0 }),
+            news,
+            fault: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            last: CancellationToken::new(),
+        };
+        let (state, state_seen) = watch::channel(HostState::Starting);
+        // Without functions there is nothing to load.
+        let (first_pass_done, first_pass) = watch::channel(!config.functions);
+        let (record_written, record_seen) = watch::channel(0);
+        let front = Front {
+            host: shared.id.clone(),
+            queue: shared.queue.clone(),
+            presence: shared.presence.clone(),
+            flights: shared.flights.clone(),
+            tally: shared.tally.clone(),
+            trouble: shared.trouble.clone(),
+            state: state_seen.clone(),
+            first_pass: first_pass.clone(),
+            fault: shared.fault.clone(),
+        };
+        let gateway = match config.http.clone() {
+            Some(http) => Some(front.bind(http, broker).await?),
+            None => None,
+        };
+        let address = gateway.as_ref().map(baton_gateway::Bound::local_addr);
+        let record = HostRecord {
+            id: shared.id.clone(),
+            machine: machine_name(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: HostState::Starting,
+            seats: shared.seats.total(),
+            in_flight: 0,
+            lease_ms: u64::try_from(broker.lease.as_millis()).unwrap_or(u64::MAX),
+            started_ms: now_ms(),
+            last_seen_ms: None,
+            reason: None,
+            functions: Vec::new(),
+        };
+        let (missing, missing_seen) = watch::channel(0);
+        let (roster, roster_seen) = watch::channel(None);
+        let (words, words_inbox) = mpsc::channel(WORDS_MAX);
+        let (gone, gone_inbox) = mpsc::unbounded_channel();
+        let others = Others { roster: roster_seen, gone: gone_inbox };
+        let work = match config.functions {
+            true => Some(Work::start(&config, &shared, &record, &state_seen, first_pass_done, others)?),
+            false => None,
+        };
+        tracing::info!(host = %shared.id, seats = record.seats, "host starting");
+        let Work { mut intake, mut upkeep, settler, hands, corridor } = work.unwrap_or_default();
+        let announcer = Announcer {
+            queue: shared.queue.clone(),
+            host: shared.id.clone(),
+            machine: record.machine.clone(),
+            drain_ms: u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX),
+            written: record_seen,
+            inbox: news_inbox,
+        };
+        let announcer = tokio::spawn(announcer.run());
+        intake.spawn(
+            Watcher {
+                host: shared.id.clone(),
+                presence: shared.presence.clone(),
+                lease: broker.lease,
+                words: words_inbox,
+                missing,
+                roster,
+                gone,
+                news: shared.news.clone(),
+                trouble: shared.trouble.clone(),
+            }
+            .run(shared.stop.clone()),
+        );
+        upkeep.spawn(
+            Keeper {
+                presence: shared.presence.clone(),
+                catalog: shared.catalog.clone(),
+                flights: shared.flights.clone(),
+                record: record.clone(),
+                state: state_seen,
+                lease: broker.lease,
+                written: record_written,
+                missing: missing_seen,
+                words,
+                trouble: shared.trouble.clone(),
+            }
+            .run(shared.last.clone()),
+        );
+        let hang_up = CancellationToken::new();
+        if let Some(address) = address {
+            tracing::info!(%address, "listening");
+        }
+        let gateway = gateway.map(|bound| tokio::spawn(bound.run(hang_up.clone())));
+        let Shared { queue, presence, catalog, flights, tally, news, fault, stop, last, .. } = shared;
+        let drain = Drain {
+            record,
+            queue,
+            presence,
+            catalog,
+            flights,
+            tally,
+            news: Some(news),
+            hands,
+            stop,
+            hang_up,
+            last,
+            timeout: config.drain_timeout,
+        };
+        Ok(Self {
+            parts: Parts { intake, upkeep, settler, announcer: Some(announcer), gateway },
+            drain,
+            fault,
+            state,
+            first_pass,
+            address,
+            _corridor: corridor,
+        })
+    }
+}
+
+/// What runs functions. A host that is a front alone has none of it.
+#[derive(Default)]
+struct Work {
+    intake: JoinSet<()>,
+    upkeep: JoinSet<()>,
+    settler: Option<JoinHandle<()>>,
+    hands: Option<Hands>,
+    corridor: Option<Corridor>,
+}
+
+/// What those that run functions hear of the other hosts.
+struct Others {
+    roster: watch::Receiver<Option<Roster>>,
+    gone: mpsc::UnboundedReceiver<Gone>,
+}
+
+impl Work {
+    fn start(
+        config: &HostConfig,
+        shared: &Shared,
+        record: &HostRecord,
+        state: &watch::Receiver<HostState>,
+        first_pass: watch::Sender<bool>,
+        others: Others,
+    ) -> anyhow::Result<Self> {
+        let HostConfig { broker, .. } = config;
+        let Shared { id, queue, presence, catalog, flights, tally, trouble, seats, news, fault, stop, last } = shared;
+        ensure_folder(&config.plugins)
+            .with_context(|| format!("cannot make the plugins folder {}", config.plugins.display()))?;
+        tracing::info!(plugins = %config.plugins.display(), "functions are taken from the folder");
+        let engine = Engine::new(EngineConfig {
+            instances_max: config.seats.saturating_add(SPARE_INSTANCES),
+            memory_bytes_max: config.limits.memory_bytes_max,
+            cache_dir: Some(config.data.join("cache")),
+            compile: config.compile,
+            tuning: Tuning::Tuned,
+        })?;
+        let (reader, waker) = Reader::new(broker, id.clone())?;
+        let alarm = Alarm::new(waker.clone());
+        let (settler, to_settler) = Settler::new(broker, id.clone())?;
+        let keeper = LeaseKeeper::new(broker, id.clone())?;
+        let (to_promoter, promoter_inbox) = mpsc::unbounded_channel();
+        let runner = Arc::new(Runner {
+            host: id.clone(),
+            queue: queue.clone(),
+            catalog: catalog.clone(),
+            flights: flights.clone(),
+            tally: tally.clone(),
+            guests: Handle::current(),
+            fault: fault.clone(),
+            hand_back_after: Duration::from_secs(1),
+        });
+        let corridor = Corridor::start()?;
+
+        let mut intake = JoinSet::new();
+        let mut upkeep = JoinSet::new();
+        intake.spawn(
+            Reloader {
+                folder: config.plugins.clone(),
+                rescan: config.rescan,
+                loader: Loader::new(engine, config.limits, config.retry),
+                catalog: catalog.clone(),
+                news: news.clone(),
+                first_pass,
+            }
+            .run(stop.clone()),
+        );
+        intake.spawn(wake_on_change(catalog.clone(), alarm.clone(), stop.clone()));
+        intake.spawn_on(
+            Consumer {
+                intake: Intake::new(reader, queue.clone(), catalog.clone(), alarm.clone()),
+                flights: flights.clone(),
+                seats: seats.clone(),
+                runner: runner.clone(),
+                settler: to_settler.clone(),
+                trouble: trouble.clone(),
+            }
+            .run(stop.clone()),
+            corridor.handle(),
+        );
+        intake.spawn(
+            Sweeper {
+                host: id.clone(),
+                queue: queue.clone(),
+                presence: presence.clone(),
+                catalog: catalog.clone(),
+                flights: flights.clone(),
+                seats: seats.clone(),
+                runner: runner.clone(),
+                settler: to_settler.clone(),
+                alarm: alarm.clone(),
+                promoter: to_promoter.clone(),
+                lease: broker.lease,
+                roster: others.roster,
+                gone: others.gone,
+                trouble: trouble.clone(),
+            }
+            .run(stop.clone()),
+        );
+        intake.spawn(
+            Promoter { queue: queue.clone(), inbox: promoter_inbox, trouble: trouble.clone() }.run(stop.clone()),
+        );
+        upkeep.spawn(
+            Health {
+                queue: queue.clone(),
+                catalog: catalog.clone(),
+                flights: flights.clone(),
+                host: id.clone(),
+                machine: record.machine.clone(),
+                seats: seats.total(),
+                state: state.clone(),
+                lease: broker.lease,
+            }
+            .run(last.clone()),
+        );
+        upkeep.spawn(
+            Renewer { keeper, flights: flights.clone(), lease: broker.lease, alarm: alarm.clone() }.run(last.clone()),
+        );
+        let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
+        let settler = corridor.handle().spawn(settler.run(settled));
+        Ok(Self {
+            intake,
+            upkeep,
+            settler: Some(settler),
+            hands: Some(Hands { runner, alarm, to_settler }),
+            corridor: Some(corridor),
+        })
+    }
+}
+
+/// What is done with each verdict of the settler.
+fn on_settled(
+    runner: Arc<Runner>,
+    promoter: mpsc::UnboundedSender<Due>,
+    alarm: Alarm,
+    lease: Duration,
+) -> impl Fn(Ticket, Verdict) + Sync {
+    move |ticket, verdict| {
+        // The entry may be pending for this host, under a later claim even, and nobody works on it. What Redis refuses
+        // it may go on refusing, so such a call is looked for no sooner than a dead host's would be.
+        let look_after = match verdict {
+            Verdict::Done | Verdict::Duplicate => None,
+            Verdict::Fenced => Some(Duration::ZERO),
+            Verdict::Refused => Some(lease),
+        };
+        if let Some(pause) = look_after {
+            let alarm = alarm.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                alarm.look_for_lost().await;
+            });
+        }
+        if let Some((function, wait)) = runner.settled(ticket, verdict) {
+            // At the end of a drain the promoter is gone; the next sweep of any host finds the call.
+            _ = promoter.send(Due { function, wait });
+        }
+    }
+}
+
+/// The consumer blocks in a read; when the set of functions changes it has to read others.
+async fn wake_on_change(catalog: Arc<Published>, alarm: Alarm, stop: CancellationToken) {
+    let mut changes = catalog.set_changes();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        // At a start, functions come one by one; the reader takes in what has come together.
+        tokio::time::sleep(COALESCE).await;
+        changes.mark_unchanged();
+        alarm.waker.wake().await;
+    }
+}
+
+fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let clean: String = name.chars().filter(char::is_ascii_graphic).take(40).collect();
+    if clean.is_empty() { "unnamed".to_owned() } else { clean }
+}
+
+fn new_host_id() -> HostId {
+    let text = format!("{}-{}-{:08x}", machine_name(), std::process::id(), rand::random::<u32>());
+    HostId::parse(&text).expect("a host id is made of printable characters, and short")
+}

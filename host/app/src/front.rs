@@ -1,0 +1,98 @@
+//! The front: what the gateway is told of the host in whose process it stands, and its own way to Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
+use baton_gateway::{Ask, Bound, Gateway, GatewayConfig, HostStatus, Parts};
+use baton_model::{HostId, HostState, ReplyTo};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Trouble;
+use crate::flights::Flights;
+use crate::tally::Tally;
+
+/// How long Redis may take to answer before it is held for unreachable.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How old such an answer may be, so that probes are no load.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// What the gateway's view of the host is made from.
+pub(crate) struct Front {
+    pub(crate) host: HostId,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) trouble: Arc<Trouble>,
+    pub(crate) state: watch::Receiver<HostState>,
+    pub(crate) first_pass: watch::Receiver<bool>,
+    pub(crate) fault: CancellationToken,
+}
+
+impl Front {
+    /// Takes the address. Nobody is served before the gateway runs.
+    ///
+    /// # Errors
+    /// If the address cannot be had; the message names it and the mend.
+    pub(crate) async fn bind(self, config: GatewayConfig, broker: &BrokerConfig) -> anyhow::Result<Bound> {
+        let config = GatewayConfig { body_bytes_max: broker.payload_bytes_max, ..config };
+        let reply = ReplyTo::parse(&format!("http-{}", self.host)).expect("a host id of ours is short and printable");
+        let parts = Parts {
+            caller: Arc::new(Caller::new(broker, reply)?),
+            presence: self.presence.clone(),
+            admin: Arc::new(Admin::new(broker)?),
+            inspect: Arc::new(Inspect::new(broker)?),
+            redis_reachable: reachable(self.queue.clone(), self.trouble.clone()),
+            metrics: metrics(&self.host),
+            fault: self.fault.clone(),
+            status: Arc::new(move || self.status()),
+        };
+        Ok(Gateway::bind(config, parts).await?)
+    }
+
+    fn status(&self) -> HostStatus {
+        HostStatus {
+            draining: *self.state.borrow() == HostState::Draining,
+            started: *self.first_pass.borrow(),
+            active_executions: self.flights.load().0 as u64,
+            total_executions: self.tally.total(),
+        }
+    }
+}
+
+/// Whether Redis does what this host needs: no task of the host has trouble with it, and it answers. It is asked at
+/// most twice a second.
+fn reachable(queue: Arc<Queue>, trouble: Arc<Trouble>) -> Ask<bool> {
+    // A lock and no message: it is held while one task asks for all.
+    let last: Arc<Mutex<Option<(Instant, bool)>>> = Arc::default();
+    Arc::new(move || {
+        let (queue, last, trouble) = (queue.clone(), last.clone(), trouble.clone());
+        Box::pin(async move {
+            if trouble.is_there() {
+                return false;
+            }
+            let mut last = last.lock().await;
+            match *last {
+                Some((at, answered)) if at.elapsed() < FRESH => answered,
+                _ => {
+                    let answered = timeout(ANSWER_MAX, queue.ping()).await.is_ok_and(|answer| answer.is_ok());
+                    *last = Some((Instant::now(), answered));
+                    answered
+                }
+            }
+        })
+    })
+}
+
+/// The metrics as OpenMetrics text.
+fn metrics(host: &HostId) -> Ask<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!(
+        "# TYPE baton info\n# HELP baton The host and its version.\n\
+         baton_info{{host=\"{host}\",version=\"{version}\"}} 1\n# EOF\n"
+    );
+    Arc::new(move || Box::pin(std::future::ready(text.clone())))
+}

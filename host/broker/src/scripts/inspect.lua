@@ -1,0 +1,34 @@
+#!lua flags=no-writes
+-- How the inspecting scripts describe an entry. It is the start of each of them and no script by itself: no KEYS, no ARGV.
+--
+-- describe returns
+--   [1] entry id
+--   [2] the call's own id; '' = it has none
+--   [3] the attempt that the entry was written for; '' = the first
+--   [4] when the call was first accepted, Unix ms; '' = when the entry was added
+--   [5] how often the entry was claimed from a host that was lost
+--   [6] the host that holds it; '' = none
+--   [7] since when it does, or last renewed its lease, in Unix ms of Redis's clock; 0 if none holds it
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return ''
+end
+
+-- `row` is the entry's row of the pending list, if it has one.
+local function describe(claims, entry, row)
+  local fields = entry[2]
+  return {
+    entry[1], field(fields, 'id'), field(fields, 'attempt'), field(fields, 'accepted'),
+    redis.call('HGET', claims, entry[1]) or '0', row and row[2] or '', row and now - row[3] or 0,
+  }
+end
+
+local function row_of(calls, group, entry)
+  local rows = redis.pcall('XPENDING', calls, group, entry, entry, 1)
+  return not rows.err and rows[1] or nil
+end

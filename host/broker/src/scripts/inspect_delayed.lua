@@ -1,0 +1,20 @@
+-- Searches a part of a delayed set for a call; begins with inspect.lua.
+--
+-- KEYS[1] the function's delayed set
+-- ARGV[1] the call's id
+-- ARGV[2] the rank to start at
+-- ARGV[3] how many members are looked at, at the most
+--
+-- Returns
+--   [1] how many were looked at
+--   [2] the call's next attempt, if it is among them
+--   [3] when it is due, in Unix ms
+local page = redis.call('ZRANGE', KEYS[1], ARGV[2], ARGV[2] + ARGV[3] - 1, 'WITHSCORES')
+for i = 1, #page, 2 do
+  -- What is no call of a host is passed over here; it becomes a dead letter when it is due.
+  local read, fields = pcall(cmsgpack.unpack, page[i])
+  if read and type(fields) == 'table' and field(fields, 'id') == ARGV[1] then
+    return { #page / 2, field(fields, 'attempt'), page[i + 1] }
+  end
+end
+return { #page / 2 }

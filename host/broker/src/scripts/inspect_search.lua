@@ -1,0 +1,20 @@
+-- Searches a part of a call stream for a call by the id that its caller chose; begins with inspect.lua.
+--
+-- KEYS[1] the function's call stream
+-- KEYS[2] its claims hash
+-- ARGV[1] consumer group
+-- ARGV[2] the call's id
+-- ARGV[3] where to start, as XRANGE has it
+-- ARGV[4] how many entries are looked at, at the most
+--
+-- Returns
+--   [1] where to go on; '' = the call was found, or the stream is at its end
+--   [2] the description of the call's entry, if it was found
+local page = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', ARGV[4])
+for _, entry in ipairs(page) do
+  if field(entry[2], 'id') == ARGV[2] then
+    return { '', describe(KEYS[2], entry, row_of(KEYS[1], ARGV[1], entry[1])) }
+  end
+end
+if #page < tonumber(ARGV[4]) then return { '' } end
+return { '(' .. page[#page][1] }

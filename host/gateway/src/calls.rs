@@ -1,0 +1,201 @@
+//! Calls that were sent: where one stands, its result, and which run now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderValue;
+use axum::response::Response;
+use base64::Engine as _;
+use baton_broker::{BrokerError, CallState};
+use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::exec::answer;
+use crate::gate::Gate;
+use crate::listings::json_response;
+use crate::problem::Problem;
+use crate::request::{CALL_ID, CallTarget, duration, location};
+
+/// How soon a waiting request looks again, at first and at the most. Looks are one cheap command.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+/// The most calls that one list names.
+const LIST_MAX: usize = 1000;
+
+/// One call, as it is shown.
+#[derive(Serialize)]
+struct CallView {
+    id: CallId,
+    function: FunctionId,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<HostId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WaitQuery {
+    wait: Option<String>,
+}
+
+/// `GET /v1/calls/{tenant}/{function}/{id}`
+pub(crate) async fn state(
+    State(gate): State<Arc<Gate>>,
+    CallTarget(function, id): CallTarget,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let _seat = gate.seat()?;
+    let patience = patience(&gate, query)?;
+    let state = look(&gate, &function, &id, patience).await?;
+    let mut view = CallView {
+        id: id.clone(),
+        function,
+        state: "queued",
+        host: None,
+        attempt: None,
+        since_ms: None,
+        due_ms: None,
+        result: None,
+    };
+    match state {
+        CallState::Queued { attempt } => view.attempt = Some(attempt),
+        CallState::Delayed { attempt, due_ms } => {
+            (view.state, view.attempt, view.due_ms) = ("delayed", Some(attempt), Some(due_ms));
+        }
+        CallState::Running { host, attempt, stage, since_ms } => {
+            view.state = match stage {
+                RunningState::Starting => "starting",
+                RunningState::Running => "running",
+            };
+            (view.host, view.attempt, view.since_ms) = (Some(host), Some(attempt), Some(since_ms));
+        }
+        CallState::Ended(result) => {
+            view.state = if result.status == Status::Ok { "completed" } else { "failed" };
+            (view.host, view.attempt) = (result.host.clone(), Some(result.attempts));
+            view.result = Some(shown(&view.function, &result)?);
+        }
+    }
+    let mut response = json_response(&view);
+    response.headers_mut().insert(CALL_ID, HeaderValue::from_str(id.as_str()).expect("a call id is printable ASCII"));
+    Ok(response)
+}
+
+/// `GET /v1/calls/{tenant}/{function}/{id}/result`: what the call itself would have been answered with.
+pub(crate) async fn result(
+    State(gate): State<Arc<Gate>>,
+    CallTarget(function, id): CallTarget,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let _seat = gate.seat()?;
+    let patience = patience(&gate, query)?;
+    match look(&gate, &function, &id, patience).await? {
+        CallState::Ended(result) => Ok(answer(&function, *result)),
+        CallState::Queued { .. } | CallState::Delayed { .. } | CallState::Running { .. } => {
+            let detail = "the call has no result yet; ask again, or wait for it with ?wait=10s";
+            let problem = Problem::new(404, "no-result-yet").detail(detail).retry_after(gate.config.retry_after);
+            Err(problem.about(&function, &id))
+        }
+    }
+}
+
+fn patience(gate: &Gate, query: Result<Query<WaitQuery>, QueryRejection>) -> Result<Duration, Problem> {
+    let Query(WaitQuery { wait }) = query.map_err(bad_query)?;
+    let wait = wait.map(|text| duration("wait", &text)).transpose()?.unwrap_or_default();
+    Ok(wait.min(gate.config.call_time_max))
+}
+
+fn bad_query(rejection: QueryRejection) -> Problem {
+    Problem::bad("bad-query", format!("{}; see /openapi.json for what may be asked", rejection.body_text()))
+}
+
+/// Where the call stands; waits for its end for as long as `patience`.
+async fn look(gate: &Gate, function: &FunctionId, id: &CallId, patience: Duration) -> Result<CallState, Problem> {
+    let end = Instant::now() + patience;
+    let trouble = |error: BrokerError| gate.broker_problem(&error);
+    let absent = || {
+        let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
+        Problem::new(404, "unknown-call").detail(detail)
+    };
+    let state = gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)?;
+    if matches!(state, CallState::Ended(_)) || patience.is_zero() {
+        return Ok(state);
+    }
+    let mut pause = LOOK_MIN;
+    while Instant::now() < end {
+        tokio::select! {
+            () = tokio::time::sleep_until(end.min(Instant::now() + pause)) => {}
+            () = gate.ending.cancelled() => break,
+        }
+        if let Some(result) = gate.parts.caller.result(function, id).await.map_err(trouble)? {
+            return Ok(CallState::Ended(Box::new(result)));
+        }
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+    gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)
+}
+
+/// The result document as one object, as `baton get --json` prints it: the fields of its line, and the payload in the
+/// plainest form. `href` is where the payload is to be had byte for byte.
+fn shown(function: &FunctionId, result: &ResultDocument) -> Result<Value, Problem> {
+    let mut value = serde_json::to_value(result).map_err(|_| {
+        Problem::new(500, "internal").detail("the result cannot be shown as JSON; fetch it from …/result")
+    })?;
+    match serde_json::from_slice::<Value>(&result.payload) {
+        Ok(payload) if result.media_type.starts_with("application/json") => value["payload"] = payload,
+        _ => match std::str::from_utf8(&result.payload) {
+            Ok(text) => value["payload"] = json!(text),
+            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(&result.payload)),
+        },
+    }
+    value["href"] = json!(format!("{}/result", location(function, &result.id)));
+    Ok(value)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    state: Option<String>,
+    function: Option<FunctionId>,
+}
+
+/// `GET /v1/calls?state=running`
+pub(crate) async fn list(
+    State(gate): State<Arc<Gate>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let _seat = gate.seat()?;
+    let Query(ListQuery { state, function }) = query.map_err(bad_query)?;
+    if state.as_deref() != Some("running") {
+        return Err(Problem::bad("bad-query", "calls can be listed by one state, as in /v1/calls?state=running"));
+    }
+    let trouble = |error: BrokerError| gate.broker_problem(&error);
+    let snapshot = gate.directory.hosts().await.map_err(trouble)?;
+    let hosts: Vec<HostId> = snapshot.hosts.iter().map(|host| host.id.clone()).collect();
+    let functions = match function {
+        Some(function) => vec![function],
+        None => snapshot.functions().cloned().collect(),
+    };
+    let mut calls = gate.parts.inspect.running(&hosts, &functions, LIST_MAX).await.map_err(trouble)?;
+    calls.sort_by_key(|call| call.since_ms);
+    let views: Vec<Value> = calls
+        .iter()
+        .map(|call| {
+            let mut view = json!(call);
+            view["href"] = json!(location(&call.function, &call.id));
+            view
+        })
+        .collect();
+    Ok(json_response(&json!({ "calls": views })))
+}

@@ -1,0 +1,115 @@
+//! What every request needs: the parts that the gateway is given, its limits, and the seats of requests.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use baton_broker::{Admin, BrokerError, Caller, Inspect, Presence};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use crate::GatewayConfig;
+use crate::directory::Directory;
+use crate::problem::Problem;
+
+/// What the host in whose process the gateway stands says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostStatus {
+    /// It takes no new calls and finishes what it has.
+    pub draining: bool,
+    /// Everything that it loads at its start was loaded or refused. A gateway without functions has started at once.
+    pub started: bool,
+    /// Attempts that run now.
+    pub active_executions: u64,
+    /// Attempts that ended, since the start.
+    pub total_executions: u64,
+}
+
+/// Something that is asked for anew each time, and may take a moment.
+pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+
+/// What the gateway is made from.
+pub struct Parts {
+    /// Sends calls and hears of their results; one for all requests.
+    pub caller: Arc<Caller>,
+    /// Which hosts there are.
+    pub presence: Arc<Presence>,
+    /// How much work functions have.
+    pub admin: Arc<Admin>,
+    /// Where calls stand.
+    pub inspect: Arc<Inspect>,
+    /// What the host says of itself now. It is asked for every request, so it has to be quick.
+    pub status: Arc<dyn Fn() -> HostStatus + Send + Sync>,
+    /// Whether Redis answers.
+    pub redis_reachable: Ask<bool>,
+    /// The metrics as OpenMetrics text, `# EOF` included.
+    pub metrics: Ask<String>,
+    /// Cancelled when a request panics: that is a fault of the host, which then ends in order.
+    pub fault: CancellationToken,
+}
+
+/// Shared by all requests.
+pub(crate) struct Gate {
+    pub(crate) config: GatewayConfig,
+    pub(crate) parts: Parts,
+    pub(crate) directory: Arc<Directory>,
+    /// Cancelled when requests that still wait have to be answered at once.
+    pub(crate) ending: CancellationToken,
+    seats: Semaphore,
+}
+
+impl Gate {
+    pub(crate) fn new(config: GatewayConfig, parts: Parts) -> Self {
+        let directory = Directory::new(parts.presence.clone(), parts.inspect.clone());
+        let seats = Semaphore::new(config.requests_max);
+        Self { config, parts, directory: Arc::new(directory), ending: CancellationToken::new(), seats }
+    }
+
+    pub(crate) fn status(&self) -> HostStatus {
+        (self.parts.status)()
+    }
+
+    /// A seat for one request, held until its answer is made.
+    pub(crate) fn seat(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.seats.try_acquire().map_err(|_| {
+            Problem::new(503, "overloaded")
+                .detail(format!(
+                    "{} requests are being worked on, which is the limit; try again a little later",
+                    self.config.requests_max
+                ))
+                .retry_after(self.config.retry_after)
+        })
+    }
+
+    /// What a client is told when Redis did not do what was asked. The reason is for the log: it names addresses.
+    pub(crate) fn broker_problem(&self, error: &BrokerError) -> Problem {
+        match error {
+            BrokerError::Unreachable(_) => {
+                tracing::debug!(%error, "a request could not be served");
+                Problem::new(503, "redis-unreachable")
+                    .detail("Redis cannot be reached. A call may or may not have been accepted; send it again with the same Idempotency-Key")
+                    .retry_after(self.config.retry_after)
+            }
+            BrokerError::Unable(_) | BrokerError::NoScript => {
+                tracing::debug!(%error, "a request could not be served");
+                Problem::new(503, "redis-unable")
+                    .detail("Redis is not able to do this now: it loads, is out of memory, is read-only or fails over; try again later")
+                    .retry_after(self.config.retry_after)
+            }
+            BrokerError::BadUrl { .. } | BrokerError::NoGroup(_) | BrokerError::Refused(_) => {
+                tracing::error!(%error, "a request could not be served");
+                Problem::new(500, "internal")
+                    .detail("Redis refused what the gateway asked of it; the gateway's log says why")
+            }
+        }
+    }
+}
+
+/// Now, in Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,22 @@
+//! HTTP in front of the broker: call, send and look, probes and metrics.
+//!
+//! It knows how calls are sent and where results lie, and nothing of how functions run: no engine, no wasmtime, no
+//! redis crate. It therefore serves a fleet as well as the host in whose process it stands. What callers may rely on
+//! is in docs/protocol.md and in `openapi.json` beside this file.
+
+mod calls;
+mod config;
+mod directory;
+mod door;
+mod exec;
+mod gate;
+mod listings;
+mod probes;
+mod problem;
+mod request;
+mod router;
+mod server;
+
+pub use config::GatewayConfig;
+pub use gate::{Ask, HostStatus, Parts};
+pub use server::{Bound, Gateway, GatewayError};

@@ -1,0 +1,289 @@
+//! Text becomes types: paths and headers of a request are read here, once, or refused with the rule and the mend.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use baton_broker::SendOptions;
+use baton_model::{CallId, FunctionId, Name};
+
+use crate::gate::{millis, now_ms};
+use crate::problem::Problem;
+
+/// The answer's header that names the call.
+pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("baton-call-id");
+
+/// The longest value that a field of a call may have, and the most headers; what is above would become a dead letter.
+const VALUE_BYTES_MAX: usize = 4096;
+const HANDED_ON_MAX: usize = 64;
+/// The longest deadline: nobody waits for longer than a year.
+const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The function that a path names: `{function}`, or `{tenant}/{function}`.
+pub(crate) struct Target(pub(crate) FunctionId);
+
+/// The call that a path names: `{tenant}/{function}/{id}`.
+pub(crate) struct CallTarget(pub(crate) FunctionId, pub(crate) CallId);
+
+type PathParts = Vec<(String, String)>;
+
+async fn path_parts<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<PathParts, Problem> {
+    let path = Path::<PathParts>::from_request_parts(parts, state).await;
+    path.map(|Path(found)| found)
+        .map_err(|_| Problem::bad("bad-path", "the path is not percent-encoded UTF-8; encode every byte as %XX"))
+}
+
+fn function(parts: &PathParts) -> Result<FunctionId, Problem> {
+    let named = |wanted: &str| {
+        let found = parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| Name::parse(value));
+        found.transpose().map_err(|error| Problem::bad("bad-name", error.to_string()))
+    };
+    let function = named("function")?.ok_or_else(|| Problem::bad("bad-name", "the path names no function"))?;
+    Ok(match named("tenant")? {
+        Some(tenant) => FunctionId::new(tenant, function),
+        None => FunctionId::of_default_tenant(function),
+    })
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        function(&path_parts(parts, state).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CallTarget {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parts = path_parts(parts, state).await?;
+        let id = parts.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
+        let id = id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))?;
+        Ok(Self(function(&parts)?, id))
+    }
+}
+
+/// Where the state of a call is asked.
+pub(crate) fn location(function: &FunctionId, id: &CallId) -> String {
+    let mut out = format!("/v1/calls/{function}/");
+    for byte in id.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// What the headers of a call say.
+#[derive(Debug)]
+pub(crate) struct Wishes {
+    /// What goes with the payload.
+    pub(crate) options: SendOptions,
+    /// How long the caller's own deadline is away; none if it has none.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// Reads the headers of a call.
+///
+/// Handed on to the function are the `x-…` headers alone, so nothing that concerns the connection or carries
+/// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it.
+pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
+    if headers.contains_key("baton-delay") {
+        return Err(Problem::bad(
+            "delay-unsupported",
+            "Baton-Delay is not built yet; leave it out and send the call when it is due",
+        ));
+    }
+    let deadline = single(headers, "baton-deadline")?.map(|text| duration("Baton-Deadline", text)).transpose()?;
+    let traceparent = single(headers, "traceparent").ok().flatten().filter(|text| is_traceparent(text));
+    let tracestate = traceparent.and_then(|_| joined(headers, "tracestate"));
+    let options = SendOptions {
+        id: idempotency_key(headers)?,
+        media_type: media_type(headers)?,
+        deadline_ms: deadline.map(|after| now_ms().saturating_add(millis(after))),
+        traceparent: traceparent.map(str::to_owned),
+        tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
+        headers: handed_on(headers)?,
+    };
+    Ok(Wishes { options, deadline })
+}
+
+/// A time such as `5s` or `500ms`, longer than nothing and at most a year.
+pub(crate) fn duration(name: &str, text: &str) -> Result<Duration, Problem> {
+    let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= DEADLINE_MAX);
+    read.ok_or_else(|| {
+        let text: String = text.chars().take(80).collect();
+        Problem::bad("bad-time", format!("{name} is {text:?}; it must be a time with a unit, such as 5s, 500ms or 2m"))
+    })
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::bad("bad-header", format!("the header {name} is there twice; send it once")));
+    }
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| Problem::bad("bad-header", format!("the header {name} has bytes that are not printable ASCII")))
+}
+
+/// The values of a header that may come several times, as one list; none if one cannot be read.
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+    values.filter(|values| !values.is_empty()).map(|values| values.join(","))
+}
+
+/// The key may stand in quotes, as the IETF draft has it, or bare, as most clients send it.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<CallId>, Problem> {
+    let Some(text) = single(headers, "idempotency-key")? else { return Ok(None) };
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let id = bare.parse().map_err(|rule| Problem::bad("bad-idempotency-key", format!("Idempotency-Key: {rule}")))?;
+    Ok(Some(id))
+}
+
+/// The rule is that of the call's field `type`: an entry that breaks it would become a dead letter.
+fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(text) = single(headers, CONTENT_TYPE.as_str())? else { return Ok(None) };
+    let is_token =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-*".contains(&b));
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let is_good = essence.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && is_token(rest));
+    if is_good && text.len() <= 255 && !text.contains('\t') {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(Problem::bad("bad-content-type", "Content-Type is no media type such as application/json or text/plain"))
+    }
+}
+
+/// The form of version 00, later ones may append. W3C Trace Context: what is wrong is ignored, not refused.
+fn is_traceparent(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let mut hex = |len: usize| {
+        let part = parts.next().filter(|part| part.len() == len)?;
+        part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)).then_some(part)
+    };
+    let version = hex(2);
+    let is_whole = version.is_some() && hex(32).is_some() && hex(16).is_some() && hex(2).is_some();
+    is_whole && version != Some("ff") && (version != Some("00") || parts.next().is_none()) && text.len() <= 512
+}
+
+fn handed_on(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    for name in headers.keys().filter(|name| is_handed_on(name.as_str()) && !is_of_connection(headers, name.as_str())) {
+        let text = name.as_str();
+        if text.len() > 64 || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+        {
+            let detail =
+                format!("the header {text} cannot be handed on: its name must be x- and 1 to 62 of a-z, 0-9, - and _");
+            return Err(Problem::bad("bad-header", detail));
+        }
+        let mut value = String::new();
+        for part in headers.get_all(name) {
+            let part = std::str::from_utf8(part.as_bytes()).ok().filter(|part| !part.chars().any(char::is_control));
+            let part = part.ok_or_else(|| {
+                Problem::bad("bad-header", format!("the header {text} must be UTF-8 without control characters"))
+            })?;
+            if !value.is_empty() {
+                value.push_str(", ");
+            }
+            value.push_str(part);
+        }
+        if value.len() > VALUE_BYTES_MAX || out.len() == HANDED_ON_MAX {
+            let detail = format!("a call has at most {HANDED_ON_MAX} x-… headers of {VALUE_BYTES_MAX} bytes each");
+            return Err(Problem::new(431, "headers-too-large").detail(detail));
+        }
+        out.push((text.to_owned(), value));
+    }
+    Ok(out)
+}
+
+fn is_handed_on(name: &str) -> bool {
+    name.len() > 2 && name.starts_with("x-") && !name.starts_with("x-forwarded-") && name != "x-real-ip"
+}
+
+/// Whether `Connection` names this header, which is then for the next hop alone (RFC 9110, 7.6.1).
+fn is_of_connection(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn x_headers_are_handed_on_but_those_of_hops_are_not() {
+        let read = wishes(&headers(&[
+            ("x-colour", "blue"),
+            ("x-colour", "red"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("x-hop", "1"),
+            ("connection", "keep-alive, X-Hop"),
+            ("authorization", "Bearer secret"),
+            ("cookie", "a=b"),
+        ]));
+        assert_eq!(read.unwrap().options.headers, [("x-colour".to_owned(), "blue, red".to_owned())]);
+    }
+
+    #[test]
+    fn an_idempotency_key_may_stand_in_quotes() {
+        for text in ["order-1", "\"order-1\""] {
+            let read = wishes(&headers(&[("idempotency-key", text)])).unwrap();
+            assert_eq!(read.options.id.unwrap().as_str(), "order-1");
+        }
+        assert!(wishes(&headers(&[("idempotency-key", "a b")])).is_err());
+        assert!(wishes(&headers(&[("idempotency-key", "\"\"")])).is_err());
+    }
+
+    #[test]
+    fn what_would_become_a_dead_letter_is_refused_at_the_door() {
+        for bad in [
+            ("content-type", "json"),
+            ("content-type", "a/"),
+            ("x-a.b", "1"),
+            ("x-tab", "a\tb"),
+            ("baton-deadline", "5"),
+            ("baton-deadline", "0s"),
+            ("baton-deadline", "99999y"),
+            ("baton-delay", "30s"),
+        ] {
+            assert!(wishes(&headers(&[bad])).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_context_that_is_wrong_is_left_out() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let read = wishes(&headers(&[("traceparent", good), ("tracestate", "a=1"), ("tracestate", "b=2")])).unwrap();
+        assert_eq!(
+            (read.options.traceparent.as_deref(), read.options.tracestate.as_deref()),
+            (Some(good), Some("a=1,b=2"))
+        );
+        for bad in ["", "00-xyz", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+            let read = wishes(&headers(&[("traceparent", bad), ("tracestate", "a=1")])).unwrap();
+            assert_eq!((read.options.traceparent, read.options.tracestate), (None, None), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_location_holds_any_id() {
+        let function = "acme/resize".parse().unwrap();
+        let id = CallId::parse("order/42#a%").unwrap();
+        assert_eq!(location(&function, &id), "/v1/calls/acme/resize/order%2F42%23a%25");
+    }
+}

@@ -1,0 +1,81 @@
+//! Which path leads where, and what every answer has in common.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONNECTION};
+use axum::http::{HeaderValue, Method, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
+
+use crate::gate::Gate;
+use crate::problem::Problem;
+use crate::{calls, exec, listings, probes};
+
+/// Every path, as `openapi.json` lists it. `GET` answers `HEAD` too.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gate>>)> {
+    vec![
+        ("/v1/call/{function}", post(exec::call)),
+        ("/v1/call/{tenant}/{function}", post(exec::call)),
+        ("/v1/send/{function}", post(exec::send)),
+        ("/v1/send/{tenant}/{function}", post(exec::send)),
+        ("/v1/calls", get(calls::list)),
+        ("/v1/calls/{tenant}/{function}/{id}", get(calls::state)),
+        ("/v1/calls/{tenant}/{function}/{id}/result", get(calls::result)),
+        ("/v1/functions", get(listings::functions)),
+        ("/v1/hosts", get(listings::hosts)),
+        ("/livez", get(probes::livez)),
+        ("/readyz", get(probes::readyz)),
+        ("/startupz", get(probes::startupz)),
+        ("/health", get(probes::health)),
+        ("/metrics", get(probes::metrics)),
+        ("/openapi.json", get(probes::openapi)),
+    ]
+}
+
+pub(crate) fn router(gate: Arc<Gate>) -> Router {
+    let start = Router::new();
+    routes()
+        .into_iter()
+        .fold(start, |router, (path, methods)| router.route(path, methods))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(gate.clone(), in_common))
+        .with_state(gate)
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(80).collect();
+    Problem::new(404, "no-such-path").detail(format!("there is nothing at {path}; /openapi.json lists every path"))
+}
+
+async fn wrong_method(method: Method) -> Problem {
+    let method: String = method.as_str().chars().take(20).collect();
+    Problem::new(405, "wrong-method").detail(format!("{method} is not possible here; the header Allow says what is"))
+}
+
+/// Answers are of the moment. While the host drains, clients are sent to look for another one.
+async fn in_common(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if gate.status().draining {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_openapi_document_has_every_path_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(probes::OPENAPI).unwrap();
+        let described: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+        let mut routed: Vec<&str> = routes().into_iter().map(|(path, _)| path).collect();
+        routed.sort_unstable();
+        assert_eq!(described, routed);
+    }
+}

@@ -1,0 +1,8 @@
+//! The gateway over real sockets, each test with its own redis-server and a host of a few lines.
+
+mod calling;
+mod ending;
+mod host;
+mod limits;
+mod looking;
+mod stage;
