@@ -8,6 +8,7 @@ use redis::{Value, cmd};
 use crate::BrokerError;
 use crate::keys::{Keys, settler_name};
 use crate::link::{BrokerConfig, Link, ids_of};
+use crate::meter::Role;
 
 /// The longest that a reader of a host may be blocked at Redis.
 const BLOCKED_MAX: Duration = Duration::from_secs(35);
@@ -27,7 +28,7 @@ impl Presence {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
         Ok(Self {
-            link: Link::new(config.client()?),
+            link: Link::new(config.client()?).counted(config, Role::Presence),
             keys: config.keys(),
             lasts: (config.lease * 3).max(config.lease + BLOCKED_MAX),
         })
