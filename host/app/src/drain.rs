@@ -15,7 +15,6 @@ use crate::catalog::Published;
 use crate::flights::Flights;
 use crate::intake::Alarm;
 use crate::runner::{Runner, ToSettler};
-use crate::tally::Tally;
 
 /// How long one step may take that depends on Redis alone. With Redis away, a host still ends.
 const STEP_MAX: Duration = Duration::from_secs(2);
@@ -51,7 +50,6 @@ pub(crate) struct Drain {
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) runner: Arc<Runner>,
-    pub(crate) tally: Arc<Tally>,
     pub(crate) alarm: Alarm,
     pub(crate) news: Option<mpsc::Sender<News>>,
     pub(crate) to_settler: Option<ToSettler>,
@@ -68,6 +66,7 @@ impl Drain {
     pub(crate) async fn run(mut self, parts: Parts) {
         let Parts { mut intake, mut upkeep, settler, announcer } = parts;
         let began = Instant::now();
+        self.runner.metrics.drain_began();
         let end = began + self.timeout;
         let hard_end = end + GRACE;
         let step = || hard_end.min(Instant::now() + STEP_MAX);
@@ -92,7 +91,7 @@ impl Drain {
         _ = timeout_at(step(), announcer).await;
         self.leave(step()).await;
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(calls = self.tally.summary(), took_ms, "host ended");
+        tracing::info!(calls = self.runner.metrics.summary(), took_ms, "host ended");
     }
 
     async fn announce(&mut self, notice: Notice, end: Instant) {

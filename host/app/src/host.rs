@@ -22,6 +22,7 @@ use crate::flights::Flights;
 use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::loading::Loader;
+use crate::metrics::Metrics;
 use crate::promoter::{Due, Promoter};
 use crate::reloader::{Reloader, ensure_folder};
 use crate::renewer::Renewer;
@@ -29,7 +30,6 @@ use crate::runner::{Runner, Ticket};
 use crate::seats::Seats;
 use crate::signals::Signals;
 use crate::sweeper::Sweeper;
-use crate::tally::Tally;
 
 /// Instances beyond the seats: trial instances, and calls whose memory is being returned.
 const SPARE_INSTANCES: u32 = 16;
@@ -159,7 +159,7 @@ impl Host {
 
         let catalog = Arc::new(Published::new());
         let flights = Arc::new(Flights::default());
-        let tally = Arc::new(Tally::default());
+        let metrics = Metrics::of_host(broker, catalog.clone(), flights.clone(), config.seats)?;
         let seats = Seats::new(config.seats);
         let queue = Arc::new(Queue::new(broker)?);
         let presence = Arc::new(Presence::new(broker)?);
@@ -177,7 +177,7 @@ impl Host {
             queue: queue.clone(),
             catalog: catalog.clone(),
             flights: flights.clone(),
-            tally: tally.clone(),
+            metrics: metrics.clone(),
             guests: Handle::current(),
             fault: fault.clone(),
             hand_back_after: Duration::from_secs(1),
@@ -213,9 +213,10 @@ impl Host {
             Reloader {
                 folder: config.plugins.clone(),
                 rescan: config.rescan,
-                loader: Loader::new(engine, config.limits, config.retry),
+                loader: Loader::new(engine, config.limits, config.retry, metrics.clone()),
                 catalog: catalog.clone(),
                 news: news.clone(),
+                metrics: metrics.clone(),
                 first_pass: first_pass_done,
             }
             .run(stop.clone()),
@@ -257,6 +258,7 @@ impl Host {
                 flights: flights.clone(),
                 lease: broker.lease,
                 alarm: alarm.clone(),
+                metrics,
             }
             .run(last.clone()),
         );
@@ -280,7 +282,6 @@ impl Host {
             catalog,
             flights,
             runner,
-            tally,
             alarm,
             news: Some(news),
             to_settler: Some(to_settler),

@@ -19,6 +19,7 @@ mod intake;
 mod keeper;
 mod loading;
 mod manifest;
+mod metrics;
 mod promoter;
 mod reloader;
 mod renewer;
@@ -26,9 +27,9 @@ mod runner;
 mod seats;
 mod signals;
 mod sweeper;
-mod tally;
 mod watch;
 
 pub use builder::Builder;
 pub use host::{Ended, HostConfig, run};
+pub use metrics::{HttpMeter, Metrics};
 pub use signals::Signals;

@@ -176,6 +176,7 @@ impl Sweeper {
         }
         if !swept.claimed.is_empty() {
             tracing::info!(%function, calls = swept.claimed.len(), "took over calls whose host is gone");
+            self.runner.metrics.function(function).reclaimed(swept.claimed.len());
         }
         let boarded = swept.claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
         let batch = boarded.zip(seats.drain(..)).collect();
