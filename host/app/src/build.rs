@@ -27,6 +27,7 @@ use crate::host::HostConfig;
 use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::loading::Loader;
+use crate::metrics::Metrics;
 use crate::peers::Roster;
 use crate::promoter::{Due, Promoter};
 use crate::reloader::{Reloader, ensure_folder};
@@ -34,7 +35,6 @@ use crate::renewer::Renewer;
 use crate::runner::{Runner, Ticket};
 use crate::seats::Seats;
 use crate::sweeper::Sweeper;
-use crate::tally::Tally;
 use crate::watcher::{Gone, Watcher};
 
 /// Instances beyond the seats: trial instances, and calls whose memory is being returned.
@@ -67,7 +67,7 @@ struct Shared {
     presence: Arc<Presence>,
     catalog: Arc<Published>,
     flights: Arc<Flights>,
-    tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
     trouble: Arc<Trouble>,
     /// None for a host without functions.
     seats: Seats,
@@ -84,15 +84,18 @@ impl Host {
     pub(crate) async fn start(config: HostConfig) -> anyhow::Result<Self> {
         let broker = &config.broker;
         let (news, news_inbox) = mpsc::channel(NEWS_MAX);
+        let catalog = Arc::new(Published::new());
+        let flights = Arc::new(Flights::default());
+        let seats = Seats::new(if config.functions { config.seats } else { 0 });
         let shared = Shared {
             id: new_host_id(),
             queue: Arc::new(Queue::new(broker)?),
             presence: Arc::new(Presence::new(broker)?),
-            catalog: Arc::new(Published::new()),
-            flights: Arc::new(Flights::default()),
-            tally: Arc::new(Tally::default()),
+            metrics: Metrics::of_host(broker, catalog.clone(), flights.clone(), seats.total())?,
+            catalog,
+            flights,
             trouble: Arc::new(Trouble::default()),
-            seats: Seats::new(if config.functions { config.seats } else { 0 }),
+            seats,
             news,
             fault: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -107,7 +110,7 @@ impl Host {
             queue: shared.queue.clone(),
             presence: shared.presence.clone(),
             flights: shared.flights.clone(),
-            tally: shared.tally.clone(),
+            metrics: shared.metrics.clone(),
             trouble: shared.trouble.clone(),
             state: state_seen.clone(),
             first_pass: first_pass.clone(),
@@ -162,6 +165,7 @@ impl Host {
                 roster,
                 gone,
                 news: shared.news.clone(),
+                metrics: shared.metrics.clone(),
                 trouble: shared.trouble.clone(),
             }
             .run(shared.stop.clone()),
@@ -186,14 +190,14 @@ impl Host {
             tracing::info!(%address, "listening");
         }
         let gateway = gateway.map(|bound| tokio::spawn(bound.run(hang_up.clone())));
-        let Shared { queue, presence, catalog, flights, tally, news, fault, stop, last, .. } = shared;
+        let Shared { queue, presence, catalog, flights, metrics, news, fault, stop, last, .. } = shared;
         let drain = Drain {
             record,
             queue,
             presence,
             catalog,
             flights,
-            tally,
+            metrics,
             news: Some(news),
             hands,
             stop,
@@ -239,7 +243,7 @@ impl Work {
         others: Others,
     ) -> anyhow::Result<Self> {
         let HostConfig { broker, .. } = config;
-        let Shared { id, queue, presence, catalog, flights, tally, trouble, seats, news, fault, stop, last } = shared;
+        let Shared { id, queue, presence, catalog, flights, metrics, trouble, seats, news, fault, stop, last } = shared;
         ensure_folder(&config.plugins)
             .with_context(|| format!("cannot make the plugins folder {}", config.plugins.display()))?;
         tracing::info!(plugins = %config.plugins.display(), "functions are taken from the folder");
@@ -260,7 +264,7 @@ impl Work {
             queue: queue.clone(),
             catalog: catalog.clone(),
             flights: flights.clone(),
-            tally: tally.clone(),
+            metrics: metrics.clone(),
             guests: Handle::current(),
             fault: fault.clone(),
             hand_back_after: Duration::from_secs(1),
@@ -273,9 +277,10 @@ impl Work {
             Reloader {
                 folder: config.plugins.clone(),
                 rescan: config.rescan,
-                loader: Loader::new(engine, config.limits, config.retry),
+                loader: Loader::new(engine, config.limits, config.retry, metrics.clone()),
                 catalog: catalog.clone(),
                 news: news.clone(),
+                metrics: metrics.clone(),
                 first_pass,
             }
             .run(stop.clone()),
@@ -329,7 +334,14 @@ impl Work {
             .run(last.clone()),
         );
         upkeep.spawn(
-            Renewer { keeper, flights: flights.clone(), lease: broker.lease, alarm: alarm.clone() }.run(last.clone()),
+            Renewer {
+                keeper,
+                flights: flights.clone(),
+                lease: broker.lease,
+                alarm: alarm.clone(),
+                metrics: metrics.clone(),
+            }
+            .run(last.clone()),
         );
         let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
         let settler = corridor.handle().spawn(settler.run(settled));

@@ -10,6 +10,8 @@ use baton_engine::Component;
 use baton_model::{FunctionId, Limits, LoadedFunction, RetryPolicy};
 use tokio::sync::watch;
 
+use crate::metrics::FunctionMetrics;
+
 /// Calls that usually take longer than this are not run on the thread that reads.
 const QUICK: Duration = Duration::from_micros(300);
 
@@ -23,14 +25,22 @@ pub(crate) struct Revision {
     pub(crate) limits: Limits,
     /// When its failed calls are tried again.
     pub(crate) retry: RetryPolicy,
+    /// Where its calls are counted: the same for every revision of one function.
+    pub(crate) metrics: Arc<FunctionMetrics>,
     /// How long its calls usually take, in µs: a moving average over about eight calls.
     usual_us: AtomicU32,
 }
 
 impl Revision {
     /// A revision that was never called.
-    pub(crate) fn new(function: FunctionId, component: Component, limits: Limits, retry: RetryPolicy) -> Self {
-        Self { function, component, limits, retry, usual_us: AtomicU32::new(0) }
+    pub(crate) fn new(
+        function: FunctionId,
+        component: Component,
+        limits: Limits,
+        retry: RetryPolicy,
+        metrics: Arc<FunctionMetrics>,
+    ) -> Self {
+        Self { function, component, limits, retry, metrics, usual_us: AtomicU32::new(0) }
     }
 
     /// Takes one call's time into account.

@@ -15,8 +15,8 @@ use crate::catalog::Published;
 use crate::clock::now_ms;
 use crate::flights::Flights;
 use crate::intake::Alarm;
+use crate::metrics::Metrics;
 use crate::runner::{Runner, ToSettler};
-use crate::tally::Tally;
 
 /// How long one step may take that depends on Redis alone. With Redis away, a host still ends.
 const STEP_MAX: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub(crate) struct Drain {
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) news: Option<mpsc::Sender<News>>,
     /// None for a host without functions.
     pub(crate) hands: Option<Hands>,
@@ -88,6 +88,7 @@ impl Drain {
     pub(crate) async fn run(mut self, parts: Parts) {
         let Parts { mut intake, mut upkeep, settler, announcer, gateway } = parts;
         let began = Instant::now();
+        self.metrics.drain_began();
         let end = began + self.timeout;
         let hard_end = end + GRACE;
         let step = || hard_end.min(Instant::now() + STEP_MAX);
@@ -121,7 +122,7 @@ impl Drain {
             _ = timeout_at(hard_end, gateway).await;
         }
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(calls = self.tally.summary(), took_ms, "host ended");
+        tracing::info!(calls = self.metrics.summary(), took_ms, "host ended");
     }
 
     async fn announce(&mut self, notice: Notice, end: Instant) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
-use baton_gateway::{Ask, Bound, Gateway, GatewayConfig, HostStatus, Parts};
+use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts};
 use baton_model::{HostId, HostState, ReplyTo};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Trouble;
 use crate::flights::Flights;
-use crate::tally::Tally;
+use crate::metrics::Metrics;
 
 /// How long Redis may take to answer before it is held for unreachable.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(crate) struct Front {
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) flights: Arc<Flights>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) first_pass: watch::Receiver<bool>,
@@ -46,21 +46,22 @@ impl Front {
             admin: Arc::new(Admin::new(broker)?),
             inspect: Arc::new(Inspect::new(broker)?),
             redis_reachable: reachable(self.queue.clone(), self.trouble.clone()),
-            metrics: metrics(&self.host),
+            metrics: metrics(self.metrics.clone()),
+            http_meter: self.metrics.http_meter(),
             fault: self.fault.clone(),
+            executions: executions(self.flights.clone(), self.metrics.clone()),
             status: Arc::new(move || self.status()),
         };
         Ok(Gateway::bind(config, parts).await?)
     }
 
     fn status(&self) -> HostStatus {
-        HostStatus {
-            draining: *self.state.borrow() == HostState::Draining,
-            started: *self.first_pass.borrow(),
-            active_executions: self.flights.load().0 as u64,
-            total_executions: self.tally.total(),
-        }
+        HostStatus { draining: *self.state.borrow() == HostState::Draining, started: *self.first_pass.borrow() }
     }
+}
+
+fn executions(flights: Arc<Flights>, metrics: Arc<Metrics>) -> Arc<dyn Fn() -> Executions + Send + Sync> {
+    Arc::new(move || Executions { active: flights.load().0 as u64, total: metrics.total() })
 }
 
 /// Whether Redis does what this host needs: no task of the host has trouble with it, and it answers. It is asked at
@@ -88,11 +89,9 @@ fn reachable(queue: Arc<Queue>, trouble: Arc<Trouble>) -> Ask<bool> {
 }
 
 /// The metrics as OpenMetrics text.
-fn metrics(host: &HostId) -> Ask<String> {
-    let version = env!("CARGO_PKG_VERSION");
-    let text = format!(
-        "# TYPE baton info\n# HELP baton The host and its version.\n\
-         baton_info{{host=\"{host}\",version=\"{version}\"}} 1\n# EOF\n"
-    );
-    Arc::new(move || Box::pin(std::future::ready(text.clone())))
+fn metrics(metrics: Arc<Metrics>) -> Ask<String> {
+    Arc::new(move || {
+        let metrics = metrics.clone();
+        Box::pin(async move { metrics.render().await })
+    })
 }

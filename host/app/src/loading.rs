@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_engine::Engine;
+use baton_engine::{Component, Engine};
 use baton_model::{Digest, FunctionId, Limits, RetryPolicy};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Revision;
 use crate::folder::{self, Contents, Found};
 use crate::manifest::Manifest;
+use crate::metrics::Metrics;
 
 /// How a load ended.
 pub(crate) enum Ended {
@@ -39,38 +40,45 @@ pub(crate) struct Loader {
     engine: Engine,
     limits: Limits,
     retry: RetryPolicy,
+    metrics: Arc<Metrics>,
     turns: Arc<Semaphore>,
 }
 
+/// What is to become a revision once its trial has gone well.
+struct Draft {
+    component: Component,
+    limits: Limits,
+    retry: RetryPolicy,
+}
+
 impl Loader {
-    pub(crate) fn new(engine: Engine, limits: Limits, retry: RetryPolicy) -> Self {
+    pub(crate) fn new(engine: Engine, limits: Limits, retry: RetryPolicy, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, limits, retry, turns: Arc::new(Semaphore::new(cores)) }
+        Self { engine, limits, retry, metrics, turns: Arc::new(Semaphore::new(cores)) }
     }
 
     pub(crate) async fn load(&self, function: &FunctionId, found: Found, current: Option<Arc<Revision>>) -> Ended {
         let started = Instant::now();
         let _turn = self.turns.acquire().await;
         let this = self.clone();
-        let name = function.clone();
-        let loaded = tokio::task::spawn_blocking(move || this.load_blocking(name, &found, current)).await;
-        let revision = match loaded {
-            Ok(Ok(revision)) => revision,
+        let loaded = tokio::task::spawn_blocking(move || this.load_blocking(&found, current)).await;
+        let Draft { component, limits, retry } = match loaded {
+            Ok(Ok(draft)) => draft,
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
         };
-        match revision.component.trial(&revision.limits).await {
-            Ok(()) => Ended::Loaded { revision, took: started.elapsed() },
-            Err(error) => Ended::Refused { digest: Some(revision.component.digest()), reason: error.to_string() },
+        match component.trial(&limits).await {
+            Ok(()) => {
+                // Only what was loaded has a name in the metrics.
+                let metrics = self.metrics.function(function);
+                let revision = Arc::new(Revision::new(function.clone(), component, limits, retry, metrics));
+                Ended::Loaded { revision, took: started.elapsed() }
+            }
+            Err(error) => Ended::Refused { digest: Some(component.digest()), reason: error.to_string() },
         }
     }
 
-    fn load_blocking(
-        &self,
-        function: FunctionId,
-        found: &Found,
-        current: Option<Arc<Revision>>,
-    ) -> Result<Arc<Revision>, Ended> {
+    fn load_blocking(&self, found: &Found, current: Option<Arc<Revision>>) -> Result<Draft, Ended> {
         let refused = |digest, reason| Ended::Refused { digest, reason };
         let contents = folder::read(found).map_err(|reason| refused(None, reason))?.ok_or(Ended::Changed)?;
         let digest = Digest::of(&contents.component);
@@ -92,7 +100,7 @@ impl Loader {
             }
             _ => self.engine.load(&contents.component).map_err(|error| of_this(error.to_string()))?,
         };
-        Ok(Arc::new(Revision::new(function, component, limits, retry)))
+        Ok(Draft { component, limits, retry })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::announcer::News;
 use crate::catalog::Published;
 use crate::folder::{self, Found, Look, Stamps};
 use crate::loading::{Ended, Loader};
+use crate::metrics::{Metrics, Reload};
 use crate::watch::{Depth, Watch};
 
 /// How far apart the two looks are between which a file must not change.
@@ -33,8 +34,18 @@ pub(crate) struct Reloader {
     pub(crate) loader: Loader,
     pub(crate) catalog: Arc<Published>,
     pub(crate) news: mpsc::Sender<News>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Set when everything that lay in the folder at the start was loaded or refused.
     pub(crate) first_pass: watch::Sender<bool>,
+}
+
+/// How one load went.
+struct Load {
+    function: FunctionId,
+    stamps: Stamps,
+    ended: Ended,
+    /// From the stable file to here.
+    took: Duration,
 }
 
 /// What is known of the folder.
@@ -56,15 +67,15 @@ impl Reloader {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut watch = Watch::new(Depth::Files, |_| true);
         let mut known = Known::default();
-        let mut loads: JoinSet<(FunctionId, Stamps, Ended)> = JoinSet::new();
+        let mut loads: JoinSet<Load> = JoinSet::new();
         let mut next_look = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_look) => {}
                 () = watch.hint() => {}
                 Some(ended) = loads.join_next() => {
-                    if let Ok((function, stamps, ended)) = ended {
-                        self.take(&mut known, &function, stamps, ended);
+                    if let Ok(load) = ended {
+                        self.take(&mut known, load);
                     }
                 }
                 () = stop.cancelled() => return,
@@ -77,12 +88,7 @@ impl Reloader {
     }
 
     /// Looks once, starts what is to be loaded, and says when to look again at the latest.
-    async fn look(
-        &self,
-        known: &mut Known,
-        watch: &mut Watch,
-        loads: &mut JoinSet<(FunctionId, Stamps, Ended)>,
-    ) -> Duration {
+    async fn look(&self, known: &mut Known, watch: &mut Watch, loads: &mut JoinSet<Load>) -> Duration {
         let folder = self.folder.clone();
         let look = match tokio::task::spawn_blocking(move || folder::look(&folder)).await {
             Ok(Ok(look)) => look,
@@ -122,18 +128,20 @@ impl Reloader {
         again
     }
 
-    fn load(&self, function: FunctionId, found: Found, loads: &mut JoinSet<(FunctionId, Stamps, Ended)>) {
+    fn load(&self, function: FunctionId, found: Found, loads: &mut JoinSet<Load>) {
         let loader = self.loader.clone();
         let current = self.catalog.snapshot().get(&function).cloned();
         loads.spawn(async move {
-            let stamps = found.stamps;
+            let (stamps, began) = (found.stamps, Instant::now());
             let ended = loader.load(&function, found, current).await;
-            (function, stamps, ended)
+            Load { function, stamps, ended, took: began.elapsed() }
         });
     }
 
     /// Deals with a file that was loaded, or could not be.
-    fn take(&self, known: &mut Known, function: &FunctionId, stamps: Stamps, ended: Ended) {
+    fn take(&self, known: &mut Known, load: Load) {
+        let Load { function, stamps, ended, took } = load;
+        let function = &function;
         known.loading.remove(function);
         match ended {
             // Somebody is writing it; the next look sees what it has become.
@@ -143,12 +151,16 @@ impl Reloader {
                 let serving = self.catalog.snapshot().get(function).map(|r| r.component.digest().short());
                 let stays = serving.map_or_else(String::new, |digest| format!("; {digest} keeps serving"));
                 let which = digest.map_or_else(String::new, |digest: Digest| format!(" ({})", digest.short()));
-                known.say(format!("{function}{which} is refused: {reason}{stays}"));
+                // What was said is known: the same build, touched or put back, is not refused a second time.
+                if known.say(format!("{function}{which} is refused: {reason}{stays}")) {
+                    self.metrics.reloaded(Reload::Refused, Some(took));
+                }
             }
             Ended::Loaded { revision, took } => {
                 let digest = revision.component.digest();
                 let replaces = self.catalog.snapshot().get(function).map(|old| old.component.digest().short());
                 self.catalog.put(revision.clone());
+                self.metrics.reloaded(Reload::Loaded, Some(took));
                 tracing::info!(
                     %function, digest = %digest.short(), replaces, cached = revision.component.from_cache(),
                     took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "function ready"
@@ -178,6 +190,7 @@ impl Reloader {
             let digest = self.catalog.snapshot().get(&function).map(|revision| revision.component.digest());
             if digest.is_some() {
                 self.catalog.remove(&function);
+                self.metrics.reloaded(Reload::Removed, None);
                 tracing::info!(%function, "function removed with its file; calls that come now wait for it");
                 self.tell(Notice::Offline, &function, digest);
             }
@@ -198,11 +211,14 @@ impl Reloader {
 }
 
 impl Known {
-    fn say(&mut self, sentence: String) {
-        if !self.said.contains(&sentence) {
+    /// Says a sentence, unless it was said before. True if it was not.
+    fn say(&mut self, sentence: String) -> bool {
+        let is_new = !self.said.contains(&sentence);
+        if is_new {
             tracing::warn!("{sentence}");
             self.said.insert(sentence);
         }
+        is_new
     }
 }
 
@@ -212,4 +228,42 @@ impl Known {
 /// The system's word, if it cannot be made.
 pub(crate) fn ensure_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_broker::BrokerConfig;
+    use baton_engine::{Engine, EngineConfig};
+    use baton_model::{Limits, RetryPolicy};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_build_is_counted_once_and_never_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bad.wasm"), b"no wasm").unwrap();
+        // Nothing listens on the discard port.
+        let metrics = Metrics::alone(&BrokerConfig::new("redis://127.0.0.1:9")).unwrap();
+        let engine = Engine::new(EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
+        let reloader = Reloader {
+            folder: folder.path().to_owned(),
+            rescan: Duration::from_secs(1),
+            loader: Loader::new(engine, Limits::default(), RetryPolicy::default(), metrics.clone()),
+            catalog: Arc::new(Published::new()),
+            news: mpsc::channel(1).0,
+            metrics: metrics.clone(),
+            first_pass: watch::channel(false).0,
+        };
+        let (function, found) = folder::look(folder.path()).unwrap().functions.pop_first().unwrap();
+        let (mut known, mut loads) = (Known::default(), JoinSet::new());
+        for _ in 0..2 {
+            // The same bytes again, as when the file is touched or put back.
+            reloader.load(function.clone(), found.clone(), &mut loads);
+            reloader.take(&mut known, loads.join_next().await.unwrap().unwrap());
+        }
+        let text = metrics.render().await;
+        assert!(text.contains("baton_reloads_total{outcome=\"refused\"} 1\n"), "{text}");
+        assert!(text.contains("baton_reload_duration_seconds_count{outcome=\"refused\"} 1\n"), "{text}");
+        assert!(!text.contains("default/bad"), "{text}");
+    }
 }

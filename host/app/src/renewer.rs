@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flights::{FlightKey, Flights};
 use crate::intake::Alarm;
+use crate::metrics::{LeaseLoss, Metrics};
 
 /// Leases that go to Redis in one script run.
 const BATCH_MAX: usize = 256;
@@ -20,6 +21,7 @@ pub(crate) struct Renewer {
     pub(crate) flights: Arc<Flights>,
     pub(crate) lease: Duration,
     pub(crate) alarm: Alarm,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Renewer {
@@ -67,6 +69,7 @@ impl Renewer {
                 Renewal::Lost => {
                     if self.flights.abandon(&key) {
                         tracing::warn!(%function, entry = %lease.entry, "lease lost; the attempt is stopped");
+                        self.metrics.function(function).lost_lease(LeaseLoss::Taken);
                         is_lost = true;
                     }
                 }
@@ -90,6 +93,7 @@ impl Renewer {
                     let key = FlightKey { function: function.clone(), lease };
                     if self.flights.abandon(&key) {
                         tracing::warn!(%function, entry = %lease.entry, "lease ran out while Redis was away; the attempt is stopped");
+                        self.metrics.function(&function).lost_lease(LeaseLoss::Lapsed);
                         is_stopped = true;
                     }
                 }

@@ -20,8 +20,8 @@ use crate::catalog::{Published, Revision};
 use crate::clock::now_ms;
 use crate::flights::{FlightKey, Flights};
 use crate::guest_log::GuestLog;
+use crate::metrics::{Ended, Fate, FunctionMetrics, Metrics};
 use crate::seats::Seat;
-use crate::tally::Tally;
 
 /// The most calls that one thread starts one after the other, while others could help.
 const SHARE: usize = 16;
@@ -29,7 +29,11 @@ const SHARE: usize = 16;
 /// What comes back with a verdict: the seat becomes free, the flight ends.
 pub(crate) struct Ticket {
     key: FlightKey,
-    outcome: &'static str,
+    ended: Ended,
+    fate: Fate,
+    metrics: Arc<FunctionMetrics>,
+    /// When it was handed to the settler.
+    handed: Instant,
     /// For a call that gets another attempt: how long it waits.
     retry_after: Option<Duration>,
     _seat: Option<Seat>,
@@ -41,7 +45,7 @@ pub(crate) struct Runner {
     pub(crate) queue: Arc<Queue>,
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Where attempts go that are not through at once: not where calls are read and settled.
     pub(crate) guests: Handle,
     /// Cancelled when an attempt panics: that is a fault of the host.
@@ -101,27 +105,35 @@ impl Runner {
 
     async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
         let Delivery { call, lease, read } = delivery;
+        let (started_ms, started) = (now_ms(), Instant::now());
+        if let Some(read) = read {
+            // Up to the read: what is left of the time to here, the call has waited at this host.
+            let since = Duration::from_millis(started_ms.saturating_sub(lease.entry.ms()));
+            revision.metrics.waited(since.saturating_sub(started.duration_since(read.answered)));
+        }
         // Of two calls under one id the first result stands, and which it is only the script knows.
         let read = read.filter(|_| !call.id_is_own);
         let key = FlightKey { function: call.function.clone(), lease };
         let guard = PanicGuard { runner: &self, key: &key };
         let mut run =
-            Run { attempts: call.attempt, started_ms: Some(now_ms()), digest: Some(revision.component.digest()) };
-        let started = Instant::now();
+            Run { attempts: call.attempt, started_ms: Some(started_ms), digest: Some(revision.component.digest()) };
         let outcome = match self.refusal(&call, lease, &revision, &mut run).await {
             Some(Refusal::Outcome(outcome)) => outcome,
             Some(Refusal::Settled(document)) => {
                 if self.flights.begin_settling(&key) {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
                     let settled = Settling { function: call.function.clone(), lease, read, settlement };
-                    send(&settler, settled, "sent twice", Some(seat)).await;
+                    let count = Count { ended: Ended::SentTwice, fate: Fate::Plain, metrics: revision.metrics.clone() };
+                    send(&settler, settled, count, Some(seat)).await;
                 }
                 return;
             }
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
                 let invocation = Invocation { call: call.clone(), limits: revision.limits, log };
-                revision.component.execute(invocation).await
+                let executed = revision.component.execute_timed(invocation).await;
+                revision.metrics.ran(executed.timings);
+                executed.outcome
             }
         };
         let took = started.elapsed();
@@ -132,16 +144,17 @@ impl Runner {
             // The lease was lost, or the call was handed back, while the attempt ran. Another attempt has the word.
             return;
         }
-        let word = outcome_word(&outcome);
+        let ended = Ended::of(&outcome);
         tracing::debug!(
             target: "baton::call",
-            function = %call.function, call = %call.id, attempt = call.attempt, outcome = word,
+            function = %call.function, call = %call.id, attempt = call.attempt, outcome = ended.word(),
             took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %revision.component.digest().short(),
             failure = failure_text(&outcome), "call ended"
         );
-        let settlement = self.settlement(&call, outcome, &revision.retry, run);
+        let (settlement, fate) = self.settlement(&call, outcome, &revision.retry, run);
         let settled = Settling { function: call.function.clone(), lease, read, settlement };
-        send(&settler, settled, word, Some(seat)).await;
+        let count = Count { ended, fate, metrics: revision.metrics.clone() };
+        send(&settler, settled, count, Some(seat)).await;
     }
 
     /// Why a call is not run at all, if it is not.
@@ -170,7 +183,7 @@ impl Runner {
         self.queue.result(&call.function, &call.id).await.ok().flatten()
     }
 
-    fn settlement(&self, call: &Call, outcome: Outcome, retry: &RetryPolicy, run: Run) -> Settlement {
+    fn settlement(&self, call: &Call, outcome: Outcome, retry: &RetryPolicy, run: Run) -> (Settlement, Fate) {
         let document = |status, error, media_type: String, payload: Bytes| {
             let mut document = ResultDocument::new(status, call.id.clone(), media_type, payload);
             document.error = error;
@@ -184,28 +197,26 @@ impl Runner {
         };
         let plain = || "application/json".to_owned();
         let left = call.deadline_ms.map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms())));
+        let finish = |document| Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
         match decide(outcome, call.attempt, retry, left, rand::random()) {
-            Disposition::Answer(reply) => Settlement::Finish {
-                id: call.id.clone(),
-                document: document(Status::Ok, None, reply.media_type, reply.body),
-                reply: call.reply.clone(),
-            },
-            Disposition::Fail(status, error) => Settlement::Finish {
-                id: call.id.clone(),
-                document: document(status, Some(error), plain(), Bytes::new()),
-                reply: call.reply.clone(),
-            },
+            Disposition::Answer(reply) => {
+                (finish(document(Status::Ok, None, reply.media_type, reply.body)), Fate::Plain)
+            }
+            Disposition::Fail(status, error) => {
+                (finish(document(status, Some(error), plain(), Bytes::new())), Fate::Plain)
+            }
             Disposition::Retry { after, error } => {
                 tracing::info!(
                     function = %call.function, call = %call.id, attempt = call.attempt,
                     after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), error = first_line(&error.message), "call will be tried again"
                 );
-                Settlement::Requeue {
+                let again = Settlement::Requeue {
                     id: call.id.clone(),
                     attempt: call.attempt.saturating_add(1),
                     accepted_ms: call.accepted_ms,
                     after: Some(after),
-                }
+                };
+                (again, Fate::Retry)
             }
             Disposition::Bury { reason, error } => {
                 tracing::warn!(
@@ -213,7 +224,7 @@ impl Runner {
                     "call given up; it lies among the dead letters"
                 );
                 let message = error.message.clone();
-                Settlement::Bury {
+                let bury = Settlement::Bury {
                     id: call.id.clone(),
                     document: document(Status::Dead, Some(error), plain(), Bytes::new()),
                     reply: call.reply.clone(),
@@ -221,7 +232,8 @@ impl Runner {
                     error: message,
                     attempts: run.attempts,
                     digest: run.digest,
-                }
+                };
+                (bury, Fate::Dead(reason))
             }
         }
     }
@@ -243,9 +255,14 @@ impl Runner {
         document.host = Some(self.host.clone());
         document.accepted_ms = lease.entry.ms();
         document.finished_ms = now_ms();
+        let count = Count {
+            ended: Ended::of_malformed(malformed.reason),
+            fate: Fate::Dead(reason),
+            metrics: self.metrics.function(&function),
+        };
         let settlement = Settlement::of_malformed(malformed, document.encode());
         self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
-        send(settler, Settling { function, lease, read: None, settlement }, reason, Some(seat)).await;
+        send(settler, Settling { function, lease, read: None, settlement }, count, Some(seat)).await;
     }
 
     /// Gives back what was read and never started: at once, as if it had not been read.
@@ -260,22 +277,37 @@ impl Runner {
     async fn hand_back(&self, delivery: Delivery, seat: Option<Seat>, after: Option<Duration>, settler: &ToSettler) {
         if self.flights.begin_settling(&FlightKey::of(&delivery)) {
             let attempt = delivery.call.attempt;
-            requeue(delivery, seat, attempt, after, settler).await;
+            self.requeue(delivery, seat, attempt, after, settler).await;
         }
     }
 
     /// Gives back a call whose attempt was stopped. A successor can start it at once.
     pub(crate) async fn hand_over(&self, delivery: Delivery, settler: &ToSettler) {
         let attempt = delivery.call.attempt.saturating_add(1);
-        requeue(delivery, None, attempt, None, settler).await;
+        self.requeue(delivery, None, attempt, None, settler).await;
+    }
+
+    async fn requeue(
+        &self,
+        delivery: Delivery,
+        seat: Option<Seat>,
+        attempt: u32,
+        after: Option<Duration>,
+        settler: &ToSettler,
+    ) {
+        let Delivery { call, lease, .. } = delivery;
+        let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
+        let settled = Settling { function: call.function.clone(), lease, read: None, settlement };
+        let metrics = self.metrics.function(&call.function);
+        send(settler, settled, Count { ended: Ended::HandedBack, fate: Fate::Plain, metrics }, seat).await;
     }
 
     /// What the settler says about a ticket. Returns the function if a call of it waits for its time now, with how
     /// long.
     pub(crate) fn settled(&self, ticket: Ticket, verdict: Verdict) -> Option<(FunctionId, Duration)> {
-        let Ticket { key, outcome, retry_after, _seat } = ticket;
+        let Ticket { key, ended, fate, metrics, handed, retry_after, _seat } = ticket;
         self.flights.land(&key);
-        self.tally.count(outcome, verdict);
+        metrics.settled(ended, fate, verdict, handed.elapsed());
         match verdict {
             Verdict::Done | Verdict::Duplicate => retry_after.map(|wait| (key.function, wait)),
             Verdict::Fenced => {
@@ -319,13 +351,6 @@ struct Run {
     digest: Option<Digest>,
 }
 
-async fn requeue(delivery: Delivery, seat: Option<Seat>, attempt: u32, after: Option<Duration>, settler: &ToSettler) {
-    let Delivery { call, lease, .. } = delivery;
-    let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
-    let settled = Settling { function: call.function.clone(), lease, read: None, settlement };
-    send(settler, settled, "handed back", seat).await;
-}
-
 /// What goes to the settler, but for the ticket.
 struct Settling {
     function: FunctionId,
@@ -334,33 +359,25 @@ struct Settling {
     settlement: Settlement,
 }
 
-async fn send(settler: &ToSettler, settling: Settling, outcome: &'static str, seat: Option<Seat>) {
+/// How a settlement is counted once Redis has answered it.
+struct Count {
+    ended: Ended,
+    fate: Fate,
+    metrics: Arc<FunctionMetrics>,
+}
+
+async fn send(settler: &ToSettler, settling: Settling, count: Count, seat: Option<Seat>) {
     let Settling { function, lease, read, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
         Settlement::Finish { .. } | Settlement::Bury { .. } => None,
     };
     let key = FlightKey { function: function.clone(), lease };
-    let ticket = Ticket { key, outcome, retry_after, _seat: seat };
+    let Count { ended, fate, metrics } = count;
+    let ticket = Ticket { key, ended, fate, metrics, handed: Instant::now(), retry_after, _seat: seat };
     if settler.send(Settled { function, lease, read, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
-    }
-}
-
-fn outcome_word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Replied(_) => "ok",
-        Outcome::Rejected(_) => "rejected",
-        Outcome::RetryAsked { .. } => "retry",
-        Outcome::Trapped { .. } => "trap",
-        Outcome::Exited { .. } => "exit",
-        Outcome::TimedOut { .. } => "timeout",
-        Outcome::DeadlinePassed => "expired",
-        Outcome::OutOfMemory { .. } => "memory",
-        Outcome::ResultTooLarge { .. } => "result-too-large",
-        Outcome::HostFault { .. } => "host-fault",
-        Outcome::HostsLost { .. } => "hosts-lost",
     }
 }
 

@@ -186,6 +186,7 @@ impl Sweeper {
             return;
         }
         tracing::info!(%function, calls = swept.claimed.len(), "took over calls");
+        self.runner.metrics.function(function).reclaimed(swept.claimed.len());
         let claimed = std::mem::take(&mut swept.claimed);
         let count = claimed.len().min(seats.len());
         let boarded = claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);

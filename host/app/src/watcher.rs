@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::announcer::News;
 use crate::backoff::{Backoff, Trouble};
 use crate::clock::now_ms;
+use crate::metrics::Metrics;
 use crate::peers::{Peers, Roster};
 
 /// Between two looks at the others' presence.
@@ -47,6 +48,7 @@ pub(crate) struct Watcher {
     /// To the sweeper. Unbounded: it holds one entry for each host that went.
     pub(crate) gone: mpsc::UnboundedSender<Gone>,
     pub(crate) news: mpsc::Sender<News>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) trouble: Arc<Trouble>,
 }
 
@@ -188,6 +190,7 @@ impl Watcher {
             machine_state = if is_machine_online { "online" } else { "offline" },
             "host offline"
         );
+        self.metrics.host_offline(reason.as_str());
         for loaded in &record.functions {
             let news = News::of_another(Notice::Offline, loaded.clone(), record);
             // A hint only; the listing says the same.

@@ -1,5 +1,7 @@
 //! What operators ask: which functions have queues, how long they are, and where a call's result lies.
 
+use std::time::Duration;
+
 use baton_model::{CallId, FunctionId};
 use redis::{Value, cmd};
 use serde::Serialize;
@@ -7,6 +9,8 @@ use serde::Serialize;
 use crate::BrokerError;
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
+use crate::script::Lua;
 
 /// How much work one function has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -21,10 +25,20 @@ pub struct QueueDepth {
     pub dead: u64,
 }
 
+/// How much work one function has, and for how long the oldest of it waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueLook {
+    /// How much.
+    pub depth: QueueDepth,
+    /// For how long the oldest call stands there that no host has taken yet; none if there is none.
+    pub oldest_waiting: Option<Duration>,
+}
+
 /// Looks from outside; changes nothing.
 pub struct Admin {
     link: Link,
     keys: Keys,
+    look: Lua,
 }
 
 impl Admin {
@@ -33,7 +47,11 @@ impl Admin {
     /// # Errors
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
-        Ok(Self { link: Link::new(config.client()?), keys: config.keys() })
+        Ok(Self {
+            link: Link::new(config.client()?).counted(config, Role::Admin),
+            keys: config.keys(),
+            look: Lua::new(include_str!("scripts/look.lua")),
+        })
     }
 
     /// Every function that has a call stream, sorted. It walks the whole key space, in steps that do not hold up Redis.
@@ -89,6 +107,23 @@ impl Admin {
         })
     }
 
+    /// The work of each of these functions, in order, in one round trip. None where Redis refuses to look: something else
+    /// stands under one of the function's keys.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn looks(&self, functions: &[FunctionId]) -> Result<Vec<Option<QueueLook>>, BrokerError> {
+        let mut look = redis::Pipeline::with_capacity(functions.len() + 1);
+        look.add_command(self.look.load());
+        for function in functions {
+            let mut call = self.look.call(3);
+            call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.dead(function));
+            look.add_command(call.arg(GROUP).to_owned());
+        }
+        let answers = self.link.run_all(&look).await?.into_iter().skip(1);
+        Ok(answers.map(|answer| looked(&answer)).collect())
+    }
+
     /// The functions among `candidates` that have a result for `id`.
     ///
     /// # Errors
@@ -105,4 +140,22 @@ impl Admin {
         let pairs = candidates.iter().zip(answers);
         Ok(pairs.filter(|(_, answer)| *answer == Value::Int(1)).map(|(function, _)| function.clone()).collect())
     }
+}
+
+fn looked(answer: &Value) -> Option<QueueLook> {
+    let Value::Array(parts) = answer else { return None };
+    let [Value::Int(count), Value::Int(pending), Value::Int(delayed), Value::Int(dead), Value::Int(oldest)] = parts[..]
+    else {
+        return None;
+    };
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    Some(QueueLook {
+        depth: QueueDepth {
+            queued: number(count.saturating_sub(pending)),
+            pending: number(pending),
+            delayed: number(delayed),
+            dead: number(dead),
+        },
+        oldest_waiting: u64::try_from(oldest).ok().map(Duration::from_millis),
+    })
 }

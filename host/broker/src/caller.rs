@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::BrokerError;
 use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
 
 /// How long a caller trusts its subscription before it looks at the result key.
 const POLL: Duration = Duration::from_secs(1);
@@ -131,7 +132,7 @@ impl Caller {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig, reply: ReplyTo) -> Result<Self, BrokerError> {
         Ok(Self {
-            link: Link::new(config.client()?),
+            link: Link::new(config.client()?).counted(config, Role::Caller),
             keys: config.keys(),
             reply,
             topics: Mutex::default(),

@@ -6,6 +6,7 @@ use redis::Value;
 use crate::BrokerError;
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
 use crate::script::Lua;
 
 /// How a renewal ended.
@@ -32,7 +33,7 @@ impl LeaseKeeper {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig, host: HostId) -> Result<Self, BrokerError> {
         let renew = Lua::new(include_str!("scripts/renew.lua"));
-        Ok(Self { link: Link::new(config.client()?), keys: config.keys(), host, renew })
+        Ok(Self { link: Link::new(config.client()?).counted(config, Role::Lease), keys: config.keys(), host, renew })
     }
 
     /// Renews these leases of one function and says for each, in order, whether it was kept.

@@ -1,5 +1,6 @@
 //! Connections to Redis: how they are opened, and one that replaces itself when it is broken.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::BrokerError;
 use crate::keys::Keys;
+use crate::meter::{Meter, Role};
 
 /// How long a connection may take to come about.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,6 +35,8 @@ pub struct BrokerConfig {
     pub result_ttl: Duration,
     /// The largest payload that a call may have.
     pub payload_bytes_max: usize,
+    /// Where what is said to Redis is counted.
+    pub meter: Arc<Meter>,
 }
 
 impl BrokerConfig {
@@ -45,6 +49,7 @@ impl BrokerConfig {
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(3600),
             payload_bytes_max: 1 << 20,
+            meter: Arc::default(),
         }
     }
 
@@ -124,16 +129,36 @@ pub(crate) struct Link {
     open: Mutex<Option<Open>>,
     timeouts: AtomicU32,
     opened: AtomicU64,
+    /// Where its commands are counted, if anywhere.
+    count: Option<(Arc<Meter>, Role)>,
 }
 
 impl Link {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, name: None, open: Mutex::new(None), timeouts: AtomicU32::new(0), opened: AtomicU64::new(0) }
+        Self {
+            client,
+            name: None,
+            open: Mutex::new(None),
+            timeouts: AtomicU32::new(0),
+            opened: AtomicU64::new(0),
+            count: None,
+        }
     }
 
     /// A link whose connection has a name, under which others can have Redis close it.
     pub(crate) fn named(client: Client, name: String) -> Self {
         Self { name: Some(name), ..Self::new(client) }
+    }
+
+    /// The same link, its commands counted with those of its role.
+    pub(crate) fn counted(self, config: &BrokerConfig, role: Role) -> Self {
+        Self { count: Some((config.meter.clone(), role)), ..self }
+    }
+
+    fn count(&self, count: impl FnOnce(&Meter, Role)) {
+        if let Some((meter, role)) = &self.count {
+            count(meter, *role);
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -146,13 +171,17 @@ impl Link {
         if let Some(open) = slot.as_ref() {
             return Ok(open.clone());
         }
-        let mut connection = open(&self.client, Some(COMMAND_TIMEOUT)).await?;
+        let opened = open(&self.client, Some(COMMAND_TIMEOUT)).await;
+        let mut connection = opened.inspect_err(|_| self.count(Meter::failed))?;
         let alone_since = match &self.name {
             None => None,
             // Without it everything works, only slower; a server may forbid it.
             Some(name) => stand_alone(&mut connection, name).await.ok().map(|()| Instant::now()),
         };
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        if number > 0 {
+            self.count(Meter::reconnected);
+        }
         let fresh = Open { connection, alone_since, number };
         *slot = Some(fresh.clone());
         self.timeouts.store(0, Ordering::Relaxed);
@@ -162,6 +191,7 @@ impl Link {
     /// Carries out one command.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
         let mut open = self.connection().await?;
+        self.count(|meter, role| meter.sent(role, 1));
         let answer = open.connection.send_packed_command(command).await.and_then(Value::extract_error);
         self.judge(open.number, answer).await
     }
@@ -170,6 +200,7 @@ impl Link {
     /// among them as [`Value::ServerError`].
     pub(crate) async fn run_all(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>, BrokerError> {
         let mut open = self.connection().await?;
+        self.count(|meter, role| meter.sent(role, pipeline.len()));
         let answers = open.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
         self.judge(open.number, answers).await
     }
@@ -177,6 +208,7 @@ impl Link {
     /// Carries out several commands as one step, on this very connection, and gives their answers. When Redis refuses
     /// one beforehand, as for want of memory, it carries out none; one that fails later fails alone.
     pub(crate) async fn run_as_one(&self, open: &mut Open, pipeline: &redis::Pipeline) -> Result<Value, BrokerError> {
+        self.count(|meter, role| meter.sent(role, pipeline.len()));
         let answer = pipeline.query_async::<Value>(&mut open.connection).await;
         self.judge(open.number, answer).await
     }
@@ -189,6 +221,9 @@ impl Link {
             }
             Err(error) => error,
         };
+        if error.code() != Some("NOSCRIPT") {
+            self.count(Meter::failed);
+        }
         let broken = if error.is_timeout() {
             self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX
         } else {

@@ -13,6 +13,7 @@ use redis::{Value, cmd};
 use crate::BrokerError;
 use crate::keys::{Keys, presence_name, reader_name, settler_name};
 use crate::link::{BrokerConfig, Link, connections_of, ids_of};
+use crate::meter::Role;
 use crate::script::Lua;
 use crate::standing::{Standing, Word};
 
@@ -57,7 +58,7 @@ impl Presence {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
         let part = Lua::new(include_str!("scripts/part.lua"));
-        Ok(Self { link: Link::new(config.client()?), keys: config.keys(), part })
+        Ok(Self { link: Link::new(config.client()?).counted(config, Role::Presence), keys: config.keys(), part })
     }
 
     /// Opens the connection by which `host` is seen to be there. It is to register on it.

@@ -9,6 +9,7 @@ use redis::{Value, cmd};
 use crate::BrokerError;
 use crate::keys::{GROUP, Keys, Notice};
 use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
 use crate::reader::{Incoming, parse_entry};
 use crate::script::Lua;
 
@@ -75,7 +76,7 @@ impl Queue {
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
         Ok(Self {
-            link: Link::new(config.client()?),
+            link: Link::new(config.client()?).counted(config, Role::Queue),
             keys: config.keys(),
             lease: config.lease,
             payload_bytes_max: config.payload_bytes_max,

@@ -15,6 +15,7 @@ use redis::{Client, Cmd, Value, cmd};
 use crate::entry::{self, Malformed};
 use crate::keys::{GROUP, Keys, reader_name};
 use crate::link::{BrokerConfig, Link, open_blocking};
+use crate::meter::{Meter, Role};
 use crate::{BrokerError, Queue};
 
 /// How much longer than its own limit a blocking read may stay silent before its connection is held for dead.
@@ -90,6 +91,7 @@ pub struct Reader {
     host: HostId,
     payload_bytes_max: usize,
     connection: Option<MultiplexedConnection>,
+    meter: Arc<Meter>,
     wake: Arc<Wake>,
     /// How many wake-ups were answered.
     answered: u64,
@@ -136,12 +138,14 @@ impl Reader {
     pub fn new(config: &BrokerConfig, host: HostId) -> Result<(Self, ReaderWaker), BrokerError> {
         let client = config.client()?;
         let wake = Arc::new(Wake::default());
-        let waker = ReaderWaker { wake: wake.clone(), link: Arc::new(Link::new(client.clone())) };
+        let waker =
+            ReaderWaker { wake: wake.clone(), link: Arc::new(Link::new(client.clone()).counted(config, Role::Waker)) };
         let reader = Self {
             client,
             host,
             payload_bytes_max: config.payload_bytes_max,
             connection: None,
+            meter: config.meter.clone(),
             wake,
             answered: 0,
             may_have_lost: false,
@@ -177,6 +181,9 @@ impl Reader {
         self.wake.reading.store(true, SeqCst);
         let answer = self.read_unless_woken(from, count, block).await;
         self.wake.reading.store(false, SeqCst);
+        if answer.is_err() {
+            self.meter.failed(Role::Reader);
+        }
         if let Err(error) = &answer
             && !matches!(error, BrokerError::NoGroup(_))
         {
@@ -202,6 +209,7 @@ impl Reader {
             None => self.connect().await?,
         };
         let read = self.command(from, count, block);
+        self.meter.sent(Role::Reader, 1);
         let asked_at = Instant::now();
         let limit = block.unwrap_or_default() + WATCHDOG;
         let answer = tokio::time::timeout(limit, connection.send_packed_command(&read))
@@ -239,6 +247,9 @@ impl Reader {
         setup.cmd("CLIENT").arg("SETNAME").arg(&name).ignore();
         setup.cmd("CLIENT").arg("ID");
         let old = self.wake.client_id.load(SeqCst);
+        if old != 0 {
+            self.meter.reconnected(Role::Reader);
+        }
         setup.cmd("CLIENT").arg("LIST").arg("ID").arg(old.max(1));
         let answer = tokio::time::timeout(WATCHDOG, setup.query_async::<(u64, String)>(&mut fresh)).await;
         let silent = |_| BrokerError::Unreachable("a new connection is silent".to_owned());

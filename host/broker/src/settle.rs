@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::keys::{GROUP, Keys, settler_name};
 use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
 use crate::reader::ReadTime;
 use crate::script::Lua;
 use crate::{BrokerError, Malformed};
@@ -141,7 +142,7 @@ impl<T: Send> Settler<T> {
         let (sender, inbox) = mpsc::channel(WAITING_MAX);
         let keys = config.keys();
         let settler = Self {
-            link: Link::named(config.client()?, settler_name(host.as_str())),
+            link: Link::named(config.client()?, settler_name(host.as_str())).counted(config, Role::Settler),
             keys,
             sure_for: SURE_FOR.min(config.lease / 8),
             host,

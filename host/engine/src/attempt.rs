@@ -32,32 +32,68 @@ pub struct Invocation {
     pub log: Arc<dyn LogSink>,
 }
 
-pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Outcome {
+/// How long the two halves of an attempt took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Making the store and the instance; none if it did not come to life.
+    pub instantiate: Option<Duration>,
+    /// The call itself, to its end or to where it was stopped; none if it was not begun.
+    pub run: Option<Duration>,
+}
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub struct Executed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// When the halves of an attempt were over, as far as they are.
+#[derive(Default)]
+struct Laps {
+    instantiated: Option<Instant>,
+    ended: Option<Instant>,
+}
+
+impl Laps {
+    fn timings(&self, began: Instant) -> Timings {
+        let run = |from: Instant| self.ended.unwrap_or_else(Instant::now).duration_since(from);
+        Timings { instantiate: self.instantiated.map(|at| at.duration_since(began)), run: self.instantiated.map(run) }
+    }
+}
+
+pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
     let Invocation { call, limits, log } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
-        return Outcome::DeadlinePassed;
+        return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
     };
+    let mut laps = Laps::default();
     let attempt = async {
         let mut store = store(component, &limits, end, log);
-        let mut stage = Stage::Instantiating;
-        let answer = run(component, &mut store, &call, &mut stage).await;
+        let answer = run(component, &mut store, &call, &mut laps).await;
+        // Before the store goes: returning its memory is no part of the run.
+        laps.ended = Some(Instant::now());
+        let stage = if laps.instantiated.is_some() { Stage::Calling } else { Stage::Instantiating };
         outcome::of(answer, store.data(), stage, &limits, end)
     };
     // The clock interrupts a guest that computes; this one ends a guest that waits in the host.
-    match tokio::time::timeout(end.after, attempt).await {
+    let outcome = match tokio::time::timeout(end.after, attempt).await {
         Ok(outcome) => outcome,
         Err(_) => outcome::too_late(&limits, end),
-    }
+    };
+    Executed { outcome, timings: laps.timings(end.began) }
 }
 
 async fn run(
     component: &Loaded,
     store: &mut Store<State>,
     call: &Call,
-    stage: &mut Stage,
+    laps: &mut Laps,
 ) -> wasmtime::Result<outcome::Answer> {
     let function = component.function.instantiate_async(&mut *store).await?;
-    *stage = Stage::Calling;
+    laps.instantiated = Some(Instant::now());
     let headers: Vec<(&str, &str)> = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     let context = Context {
         call_id: call.id.as_str(),

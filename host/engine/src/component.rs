@@ -5,7 +5,7 @@ use std::sync::Arc;
 use baton_model::{Digest, Limits, Outcome};
 use wasmtime::component::InstancePre;
 
-use crate::attempt::{self, Invocation};
+use crate::attempt::{self, Executed, Invocation};
 use crate::bindings::FunctionPre;
 use crate::check::{LoadError, brief};
 use crate::loaded::{Loaded, Shared};
@@ -65,6 +65,11 @@ impl Component {
 
     /// Runs one attempt in a fresh instance. Dropping the future stops the guest.
     pub async fn execute(&self, invocation: Invocation) -> Outcome {
+        self.execute_timed(invocation).await.outcome
+    }
+
+    /// The same, and says how long making the instance and running it took.
+    pub async fn execute_timed(&self, invocation: Invocation) -> Executed {
         attempt::execute(&self.0, invocation).await
     }
 }

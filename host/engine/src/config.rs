@@ -7,7 +7,7 @@ use wasmtime::{PoolingAllocationConfig, RegallocAlgorithm, WasmFeatures};
 
 /// The exact version of wasmtime that made an artifact of the cache. The crate's own check compares the major version
 /// only, so that a security release would go on running the machine code of the release before it.
-pub(crate) const WASMTIME_VERSION: &str = "48.0.8";
+pub const WASMTIME_VERSION: &str = "48.0.8";
 
 /// Limits on one instance, whatever its manifest says.
 pub(crate) const CORE_INSTANCES_MAX: u32 = 32;

@@ -7,6 +7,8 @@ use baton_model::Limits;
 /// When an attempt ends, and through which of its two bounds.
 #[derive(Clone, Copy)]
 pub(crate) struct End {
+    /// When the attempt began.
+    pub(crate) began: Instant,
     pub(crate) at: Instant,
     pub(crate) after: Duration,
     pub(crate) is_deadline: bool,
@@ -30,6 +32,6 @@ impl End {
         }
         // A limit beyond the clock's end is no limit; a century does as well.
         let at = now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600));
-        Some(Self { at, after, is_deadline })
+        Some(Self { began: now, at, after, is_deadline })
     }
 }

@@ -19,9 +19,9 @@ mod state;
 mod stdio;
 mod ticker;
 
-pub use attempt::Invocation;
+pub use attempt::{Executed, Invocation, Timings};
 pub use check::{COMPONENT_BYTES_MAX, LoadError};
 pub use component::Component;
-pub use config::{CompileSpeed, EngineConfig, Tuning};
+pub use config::{CompileSpeed, EngineConfig, Tuning, WASMTIME_VERSION};
 pub use engine::{Engine, EngineError};
 pub use log::{LogLevel, LogSink, LogStream};

@@ -19,14 +19,22 @@ pub struct HostStatus {
     pub draining: bool,
     /// Everything that it loads at its start was loaded or refused. A gateway without functions has started at once.
     pub started: bool,
+}
+
+/// How much the host in whose process the gateway stands has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Executions {
     /// Attempts that run now.
-    pub active_executions: u64,
+    pub active: u64,
     /// Attempts that ended, since the start.
-    pub total_executions: u64,
+    pub total: u64,
 }
 
 /// Something that is asked for anew each time, and may take a moment.
 pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+
+/// What counts one request: the template of its route, its method, the status of the answer, how long it took.
+pub type HttpMeter = Arc<dyn Fn(&str, &str, u16, Duration) + Send + Sync>;
 
 /// What the gateway is made from.
 pub struct Parts {
@@ -40,10 +48,14 @@ pub struct Parts {
     pub inspect: Arc<Inspect>,
     /// What the host says of itself now. It is asked for every request, so it has to be quick.
     pub status: Arc<dyn Fn() -> HostStatus + Send + Sync>,
+    /// How much the host has to do.
+    pub executions: Arc<dyn Fn() -> Executions + Send + Sync>,
     /// Whether Redis answers.
     pub redis_reachable: Ask<bool>,
     /// The metrics as OpenMetrics text, `# EOF` included.
     pub metrics: Ask<String>,
+    /// Counts each request.
+    pub http_meter: HttpMeter,
     /// Cancelled when a request panics: that is a fault of the host, which then ends in order.
     pub fault: CancellationToken,
 }

@@ -18,5 +18,5 @@ mod router;
 mod server;
 
 pub use config::GatewayConfig;
-pub use gate::{Ask, HostStatus, Parts};
+pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts};
 pub use server::{Bound, Gateway, GatewayError};

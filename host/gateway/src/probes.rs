@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::gate::Gate;
+use crate::gate::{Executions, Gate};
 use crate::listings::json_response;
 use crate::problem::Problem;
 
@@ -58,12 +58,13 @@ struct Health {
 /// `GET /health`
 pub(crate) async fn health(State(gate): State<Arc<Gate>>) -> Response {
     let status = gate.status();
+    let Executions { active, total } = (gate.parts.executions)();
     let mut response = json_response(&Health {
         status: if status.draining { "draining" } else { "healthy" },
-        active_executions: status.active_executions,
-        total_executions: status.total_executions,
+        active_executions: active,
+        total_executions: total,
         // Before it drains a new call may come at any time.
-        ready_for_termination: status.draining && status.active_executions == 0,
+        ready_for_termination: status.draining && active == 0,
     });
     if status.draining {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,9 +1,10 @@
 //! Which path leads where, and what every answer has in common.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONNECTION};
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -13,6 +14,9 @@ use axum::routing::{MethodRouter, get, post};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::{calls, exec, listings, probes};
+
+/// What requests count under that lead nowhere.
+const NO_ROUTE: &str = "_OTHER";
 
 /// Every path, as `openapi.json` lists it. `GET` answers `HEAD` too.
 fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gate>>)> {
@@ -56,9 +60,19 @@ async fn wrong_method(method: Method) -> Problem {
     Problem::new(405, "wrong-method").detail(format!("{method} is not possible here; the header Allow says what is"))
 }
 
-/// Answers are of the moment. While the host drains, clients are sent to look for another one.
-async fn in_common(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+/// Answers are of the moment. While the host drains, clients are sent to look for another one. Each is counted.
+async fn in_common(
+    State(gate): State<Arc<Gate>>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
     let mut response = next.run(request).await;
+    // What stands in a path is a caller's choice, and no label.
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    (gate.parts.http_meter)(route, method.as_str(), response.status().as_u16(), began.elapsed());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if gate.status().draining {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

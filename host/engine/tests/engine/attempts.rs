@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_engine::{Invocation, Timings};
 use baton_model::{Limits, Outcome};
 use futures_util::future::join_all;
 
 use crate::guests::{self, ECHO, Guest, plain};
-use crate::support::{call, config, engine, execute, limits, load, outcome, unix_ms};
+use crate::support::{Sink, call, config, engine, execute, limits, load, outcome, unix_ms};
 
 #[tokio::test]
 async fn an_echo_answers_with_the_payload_byte_for_byte() {
@@ -206,6 +207,32 @@ async fn one_instance_more_than_the_pool_has_is_the_hosts_fault() {
     let echo = engine.load(&guests::echo()).unwrap();
     let served = join_all((0..2).map(|_| execute(&echo, call("abc"), limits))).await;
     assert!(served.iter().all(|(outcome, _)| matches!(outcome, Outcome::Replied(_))));
+}
+
+#[tokio::test]
+async fn an_attempt_tells_how_long_its_halves_took_as_far_as_it_came() {
+    let timed = |guest: Vec<u8>, limits: Limits, deadline_ms: Option<u64>| async move {
+        let mut asked = call("abc");
+        asked.deadline_ms = deadline_ms;
+        let log = Arc::new(Sink::default());
+        let executed = load(&guest).execute_timed(Invocation { call: Arc::new(asked), limits, log }).await;
+        (executed.outcome, executed.timings)
+    };
+
+    let (outcome, timings) = timed(guests::echo(), limits(), None).await;
+    assert!(matches!(outcome, Outcome::Replied(_)), "{outcome:?}");
+    assert!(timings.instantiate.is_some() && timings.run.is_some(), "{timings:?}");
+
+    // One guest waits in the host and its attempt is dropped, the other computes and is interrupted.
+    let limit = Duration::from_millis(60);
+    for guest in [guests::sleep(), plain("(loop (br 0)) unreachable")] {
+        let (outcome, timings) = timed(guest, Limits { time_max: limit, ..limits() }, None).await;
+        assert_eq!(outcome, Outcome::TimedOut { limit });
+        assert!(timings.run.is_some_and(|run| run > limit / 2), "{timings:?}");
+    }
+
+    let (outcome, timings) = timed(guests::echo(), limits(), Some(1)).await;
+    assert_eq!((outcome, timings), (Outcome::DeadlinePassed, Timings::default()));
 }
 
 #[tokio::test]

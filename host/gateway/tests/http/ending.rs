@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use baton_gateway::HostStatus;
+use baton_gateway::{Executions, HostStatus};
 use reqwest::Method;
 use serde_json::json;
 
@@ -32,14 +32,12 @@ async fn probes_tell_where_the_host_stands() -> Result<()> {
 #[tokio::test]
 async fn health_says_when_the_host_may_be_ended() -> Result<()> {
     let stage = Stage::new().await?;
-    let busy = HostStatus { draining: false, started: true, active_executions: 2, total_executions: 7 };
-    for (status, word, ready) in [
-        (busy, "healthy", false),
-        (HostStatus { draining: true, ..busy }, "draining", false),
-        (HostStatus { draining: true, active_executions: 0, ..busy }, "draining", true),
-    ] {
-        stage.status.send_replace(status);
-        let expected = json!({ "status": word, "activeExecutions": status.active_executions, "totalExecutions": 7,
+    for (draining, active, word, ready) in
+        [(false, 2, "healthy", false), (true, 2, "draining", false), (true, 0, "draining", true)]
+    {
+        stage.status.send_replace(HostStatus { draining, started: true });
+        stage.executions.send_replace(Executions { active, total: 7 });
+        let expected = json!({ "status": word, "activeExecutions": active, "totalExecutions": 7,
             "readyForTermination": ready });
         assert_eq!(stage.get("/health").await?.json(), expected);
     }

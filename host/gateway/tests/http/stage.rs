@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
-use baton_gateway::{Gateway, GatewayConfig, HostStatus, Parts};
+use baton_gateway::{Executions, Gateway, GatewayConfig, HostStatus, Parts};
 use baton_model::{FunctionId, HostId, HostState, ReplyTo};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
@@ -32,6 +32,8 @@ pub(crate) struct Stage {
     pub(crate) broker: BrokerConfig,
     pub(crate) address: SocketAddr,
     pub(crate) status: watch::Sender<HostStatus>,
+    /// How much it says that it has to do.
+    pub(crate) executions: watch::Sender<Executions>,
     pub(crate) reachable: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
@@ -104,6 +106,7 @@ impl Stage {
         let mut config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GatewayConfig::default() };
         change(&mut config);
         let started = HostStatus { started: true, ..HostStatus::default() };
+        let (executions, work) = watch::channel(Executions::default());
         let (status, seen) = watch::channel(started);
         let (reachable, answers) = watch::channel(true);
         let parts = Parts {
@@ -112,8 +115,10 @@ impl Stage {
             admin: Arc::new(Admin::new(&broker)?),
             inspect: Arc::new(Inspect::new(&broker)?),
             status: Arc::new(move || *seen.borrow()),
+            executions: Arc::new(move || *work.borrow()),
             redis_reachable: Arc::new(move || Box::pin(ready(*answers.borrow()))),
             metrics: Arc::new(|| Box::pin(ready("# EOF\n".to_owned()))),
+            http_meter: Arc::new(|_, _, _, _| {}),
             fault: CancellationToken::new(),
         };
         let bound = Gateway::bind(config, parts).await?;
@@ -121,7 +126,7 @@ impl Stage {
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { broker, address, status, reachable, stop, running, client, redis, dir })
+        Ok(Self { broker, address, status, executions, reachable, stop, running, client, redis, dir })
     }
 
     /// A host with these functions.
