@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use baton_tests::settings::{CALL_TIMEOUT, PATIENCE};
 use baton_tests::{Address, Commands, Finished, Fleet, Stage, sample, until};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::SOON;
@@ -104,5 +105,27 @@ async fn without_pub_sub_a_caller_of_an_absent_function_is_answered_all_the_same
         start.elapsed()
     );
     ensure!(host.runs()?, "the host goes on");
+    Ok(())
+}
+
+/// Yes, or a number of them.
+fn says_yes(value: &Value) -> bool {
+    value.as_bool().or(value.as_u64().map(|count| count > 0)).unwrap_or(false)
+}
+
+#[tokio::test]
+async fn a_listing_says_that_callers_wait_for_a_function_that_nobody_has() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let fleet = Fleet::of(1, &stage.host(), &["echo"]).await?;
+    let call = waiting_call(&mut stage).await?;
+    let listing = fleet.listing().await?;
+    let row = listing.function("default/sleep").context("a function that is called for is listed")?;
+    ensure!(row["available"] == false && says_yes(&row["callers_waiting"]), "{row}");
+    stage.folder.install("sleep", &sample("sleep")?)?;
+    is_answered(&mut stage, call).await?;
+    let listing = fleet.listing().await?;
+    let row = listing.function("default/sleep").context("it is listed")?;
+    ensure!(row["available"] == true && !says_yes(&row["callers_waiting"]), "{row}");
+    ensure!(row["healthy_hosts"] == 1, "{row}");
     Ok(())
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use baton_model::Digest;
-use baton_tests::settings::{SEATS, full_length};
-use baton_tests::{Fleet, Load, Stage, sample};
+use baton_tests::settings::{DRAIN_TIMEOUT, PATIENCE, SEATS, full_length};
+use baton_tests::{Batch, Fleet, Load, Signal, Stage, now_ms, sample};
 
-use super::only_these_consume;
+use super::{SOON, host_of, only_these_consume};
 
 #[tokio::test]
 async fn a_rolling_restart_under_load_is_seen_by_no_caller() -> Result<()> {
@@ -29,4 +29,33 @@ async fn a_rolling_restart_under_load_is_seen_by_no_caller() -> Result<()> {
     report.check_exact(&BTreeSet::from([Digest::of(&sample("sleep")?)]))?;
     stage.caller.quiescent("sleep").await?;
     only_these_consume(&mut stage.caller, "sleep", &fleet).await
+}
+
+/// What `docker stop` does: SIGTERM, and SIGKILL when that took too long.
+#[tokio::test]
+async fn a_host_that_is_killed_while_it_drains_loses_nothing() -> Result<()> {
+    let (call_ms, grace) =
+        if full_length() { (60_000, Duration::from_secs(10)) } else { (6_000, Duration::from_secs(2)) };
+    const CALLS: usize = 20;
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let plan = stage.host().setting(SEATS, 32).argument(DRAIN_TIMEOUT).argument("120s");
+    let mut fleet = Fleet::of(1, &plan, &["sleep"]).await?;
+    let payload = format!(r#"{{"ms":{call_ms}}}"#);
+    let mut batch = Batch::send(&stage.redis.address(), "sleep", &payload, CALLS).await?;
+    batch.owners().await?;
+    let successor = fleet.add(plan).await?;
+
+    fleet.signal(0, Signal::TERM)?;
+    ensure!(fleet.exit_within(0, grace).await.is_err(), "it waits for its calls");
+    ensure!(batch.owners().await?.len() == CALLS, "and all of them are still its own");
+    let killed_ms = now_ms();
+    fleet.kill(0).await?;
+    let limit = Duration::from_millis(call_ms) + PATIENCE * 2;
+    for answer in batch.answers(limit).await? {
+        ensure!(host_of(&answer)? == fleet.id(successor).as_str() && answer.attempts == 2, "{answer:?}");
+        let waited = answer.started_ms.context("an attempt has a start")?.saturating_sub(killed_ms);
+        ensure!(u128::from(waited) < SOON.as_millis(), "it waited {waited} ms for its lease: {answer:?}");
+    }
+    batch.check_notices().await?;
+    stage.caller.quiescent("sleep").await
 }

@@ -2,7 +2,9 @@
 
 mod absent;
 mod calm;
+mod kills;
 mod leaving;
+mod listed;
 mod notices;
 mod silent;
 

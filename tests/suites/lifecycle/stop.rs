@@ -40,7 +40,8 @@ async fn sigterm_lets_fifty_calls_in_flight_finish_and_exits_with_zero() -> Resu
     }
     stage.caller.quiescent("sleep").await?;
     ensure!(stage.caller.consumers("sleep").await?.is_empty(), "it left no consumer behind");
-    ensure!(host.commands().hosts().await?.iter().all(|host| host.id != id), "it is listed no more");
+    let listing = host.commands().listing().await?;
+    ensure!(listing.state(&id) == "offline (shutdown)", "it stays listed: {listing:?}");
     Ok(())
 }
 

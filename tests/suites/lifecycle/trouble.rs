@@ -1,4 +1,4 @@
-//! A Redis in trouble for a while: hosts wait, quietly and cheaply, and go on by themselves.
+//! A Redis in trouble for a while: hosts wait, quietly and cheaply, say it once, and go on by themselves.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ struct Before {
     at: Instant,
     cpu: Duration,
     commands: CommandStats,
+    warnings: usize,
 }
 
 impl Before {
@@ -32,6 +33,7 @@ impl Before {
             at: Instant::now(),
             cpu: cpu_time(host.pid())?,
             commands: CommandStats::read(stage.caller.connection()).await?,
+            warnings: host.lines().warnings().len(),
         })
     }
 
@@ -49,12 +51,14 @@ impl Before {
         Ok(())
     }
 
-    /// When the trouble is over: the host serves again by itself.
+    /// When the trouble is over: the host serves again by itself, and has said what was wrong once.
     async fn check_well_again(&self, stage: &mut Stage, host: &mut Host) -> Result<()> {
         ensure!(stage.caller.call("echo", "after").await?.status == Status::Ok, "calls are served again");
         ensure!(host.runs()?, "the host goes on");
         host.listed("echo").await?;
         stage.caller.quiescent("echo").await?;
+        let warnings = host.lines().warnings().split_off(self.warnings);
+        ensure!(warnings.len() == 1, "the trouble is said once: {warnings:#?}");
         Ok(())
     }
 }
