@@ -3,14 +3,17 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use baton_model::HostRecord;
+use baton_model::{HostId, HostRecord};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::listing::Listing;
 use crate::settings::{self, PATIENCE};
+use crate::wait::until;
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
@@ -123,5 +126,27 @@ impl Commands {
         let listing = self.run(&["ps", "--json"]).await?.expect(0)?.json()?;
         let hosts = listing.get("hosts").context("`baton ps --json` has `hosts`")?;
         Ok(serde_json::from_value(hosts.clone())?)
+    }
+
+    /// What `baton ps --json` says now.
+    ///
+    /// # Errors
+    /// If it fails or prints no JSON.
+    pub async fn listing(&self) -> Result<Listing> {
+        Ok(Listing(self.run(&["ps", "--json"]).await?.expect(0)?.json()?))
+    }
+
+    /// Waits until `baton ps` lists a host in this state, such as `online` or `offline (crashed)`.
+    ///
+    /// # Errors
+    /// If it does not within `limit`; the message says which state it has instead.
+    pub async fn until_state(&self, host: &HostId, state: &str, limit: Duration) -> Result<()> {
+        let mut instead = String::new();
+        let what = format!("{host} is {state}");
+        let wait = until(&what, limit, async || {
+            instead = self.listing().await?.state(host);
+            Ok((instead == state).then_some(()))
+        });
+        wait.await.with_context(|| format!("it is {instead:?}"))
     }
 }

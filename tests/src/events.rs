@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use baton_model::{Digest, FunctionId};
+use baton_model::{Digest, FunctionId, HostId};
 use serde_json::Value;
 
 use crate::redis_server::{Address, Subscription};
@@ -27,6 +27,18 @@ impl Event {
         self.channel == format!("function:{what}:{}:{}", function.function(), function.tenant())
     }
 
+    /// Whether it tells of the health of a host that has this function.
+    #[must_use]
+    pub fn tells_health(&self, function: &FunctionId) -> bool {
+        self.channel == format!("worker:health:{}:{}", function.function(), function.tenant())
+    }
+
+    /// Whether it came from this host.
+    #[must_use]
+    pub fn is_of(&self, host: &HostId) -> bool {
+        self.message["host"] == host.as_str()
+    }
+
     /// The digest in the message, if there is one.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
@@ -41,13 +53,34 @@ pub struct Events {
 }
 
 impl Events {
-    /// Listens from now on.
+    /// Listens from now on for what is told about functions.
     ///
     /// # Errors
     /// If Redis is down.
     pub async fn of(redis: &Address) -> Result<Self> {
         let functions = format!("{PREFIX}:function:*");
         Ok(Self { subscription: redis.subscribe(&[&functions]).await?, kept: Vec::new() })
+    }
+
+    /// The same, and for what hosts tell about their health, which they do more often while somebody listens.
+    ///
+    /// # Errors
+    /// If Redis is down.
+    pub async fn with_health(redis: &Address) -> Result<Self> {
+        let (functions, health) = (format!("{PREFIX}:function:*"), format!("{PREFIX}:worker:health:*"));
+        Ok(Self { subscription: redis.subscribe(&[&functions, &health]).await?, kept: Vec::new() })
+    }
+
+    /// Everything that was told before now and that nobody waited for, in its order. Each is given out once.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn heard(&mut self) -> Result<Vec<Event>> {
+        let mut events = std::mem::take(&mut self.kept);
+        for (channel, text) in self.subscription.drain().await? {
+            events.push(event(&channel, &text)?);
+        }
+        Ok(events)
     }
 
     /// Waits for an event that `fits`; each event is given out once.

@@ -16,15 +16,18 @@ use crate::events::{Event, Events};
 use crate::folder::Folder;
 use crate::lines::Lines;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::redis_server::{Address, Redis};
 use crate::settings::{self, PATIENCE};
 use crate::stats;
 use crate::wait::until;
 
 /// How a host is going to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HostPlan {
     redis: Option<(String, Address)>,
+    /// Where the host itself looks for that Redis, if not where everybody else does.
+    link: Option<String>,
     plugins: PathBuf,
     data: Option<PathBuf>,
     /// What is said of HTTP.
@@ -49,7 +52,14 @@ impl HostPlan {
     fn bare(folder: &Folder) -> Self {
         let plugins = folder.path().to_owned();
         let http = vec!["--no-http".into()];
-        Self { redis: None, plugins, data: None, http, arguments: Vec::new(), variables: Vec::new() }
+        Self { redis: None, link: None, plugins, data: None, http, arguments: Vec::new(), variables: Vec::new() }
+    }
+
+    /// Over this proxy: the host, and nobody else. Its commands and its listener go past it.
+    #[must_use]
+    pub fn through(mut self, proxy: &Proxy) -> Self {
+        self.link = Some(proxy.url());
+        self
     }
 
     /// With a setting, by its variable of the environment.
@@ -103,7 +113,7 @@ impl HostPlan {
         let mut command = Command::new(settings::baton_binary()?);
         command.arg("serve");
         if let Some((url, _)) = &self.redis {
-            command.arg("--redis").arg(url);
+            command.arg("--redis").arg(self.link.as_ref().unwrap_or(url));
         }
         command.arg("--plugins").arg(&self.plugins).arg("--data").arg(&data);
         command.args(&self.http).args(&self.arguments);

@@ -7,16 +7,20 @@
 //! What a host printed, and where the whole of it lies, is printed when the host is dropped; the test runner shows it for
 //! failed tests alone.
 
+mod batch;
 mod caller;
 mod commands;
 mod component;
 mod events;
+mod fleet;
 mod folder;
 mod host;
 mod http;
 mod lines;
+mod listing;
 mod load;
 mod process;
+mod proxy;
 mod readme;
 mod redis_server;
 mod report;
@@ -26,16 +30,20 @@ mod stage;
 mod stats;
 mod wait;
 
+pub use batch::Batch;
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
 pub use component::{CORE_MODULE, patched, sample, truncations, variant, wrong_world};
 pub use events::{Event, Events};
+pub use fleet::Fleet;
 pub use folder::Folder;
 pub use host::{Host, HostPlan};
 pub use http::{Http, HttpAnswer};
 pub use lines::Lines;
+pub use listing::Listing;
 pub use load::{Load, RunningLoad};
 pub use process::Process;
+pub use proxy::{Link, Proxy};
 pub use readme::{Step, matches, steps};
 pub use redis_server::{Address, CLIENT_NAME, Redis, Subscription};
 pub use report::{LoadReport, LoadedCall};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::settings;
@@ -89,6 +90,23 @@ impl Lines {
         self.with_kept(|kept| kept.iter().filter(|line| fits(line)).cloned().collect())
     }
 
+    /// The log lines so far whose message starts with `message`, with all their fields.
+    #[must_use]
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        self.log().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
+    }
+
+    /// The log lines so far that are warnings or worse.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Value> {
+        self.log().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect()
+    }
+
+    /// What of it is the log: a host that is not on a terminal writes one JSON object a line.
+    fn log(&self) -> impl Iterator<Item = Value> {
+        self.that(|line| line.starts_with('{')).into_iter().filter_map(|line| serde_json::from_str(&line).ok())
+    }
+
     /// Prints the last lines, for the reader of a failed test.
     pub fn print_tail(&self, what: &str) {
         self.with_kept(|kept| {
@@ -137,6 +155,20 @@ mod tests {
         drop(write_end);
         let three = lines.wait_for_several(1, settings::PATIENCE, |line| line == "three").await;
         assert!(three.is_err(), "nothing comes after the end");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_log_is_found_among_what_was_printed() -> Result<()> {
+        let (read_end, mut write_end) = std::io::pipe()?;
+        let lines = Lines::of(read_end)?;
+        writeln!(write_end, r#"{{"level":"INFO","message":"host offline","reason":"crashed"}}"#)?;
+        writeln!(write_end, r#"host offline {{"level":"WARN"}}"#)?;
+        writeln!(write_end, r#"{{"level":"WARN","message":"Redis: waiting"}}"#)?;
+        lines.wait_for_several(3, settings::PATIENCE, |_| true).await?;
+        let offline = lines.logged("host offline");
+        assert_eq!((offline.len(), &offline[0]["reason"]), (1, &Value::from("crashed")));
+        assert_eq!(lines.warnings().len(), 1);
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use crate::wait::until;
 /// How often due calls are sent; those due at one time go as one pipeline.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Calls to a function that answers with its input, such as `echo`.
+/// Calls at a steady rate to a function whose answers are known beforehand.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// Which function.
@@ -31,6 +31,35 @@ pub struct Load {
     pub lasts: Duration,
     /// The most calls that may be unanswered; further ones wait. Their latency counts from when they were due.
     pub in_flight_max: usize,
+}
+
+/// What the function does, and so what its answers have to be.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// It answers with its input, as `echo` does.
+    Echo,
+    /// It answers after so many milliseconds, as `sleep` does.
+    Sleep(u128),
+}
+
+impl Work {
+    /// The payload of call `n`, and the answer to it.
+    fn call(self, n: u64) -> (Bytes, Bytes) {
+        match self {
+            Self::Echo => {
+                let payload = Bytes::from(format!(r#"{{"n":{n}}}"#));
+                (payload.clone(), payload)
+            }
+            Self::Sleep(ms) => (format!(r#"{{"ms":{ms}}}"#).into(), format!("slept {ms}").into()),
+        }
+    }
+}
+
+/// A call that is due.
+struct Due {
+    at: Instant,
+    payload: Bytes,
+    answer: Bytes,
 }
 
 /// A load that is being sent.
@@ -52,6 +81,7 @@ impl RunningLoad {
 /// What is known of a call so far; the notice may come before Redis's answer to the caller.
 #[derive(Debug, Default)]
 struct Known {
+    /// When it was due, and what it is to be answered with.
     sent: Option<(Instant, Bytes)>,
     notices: u32,
     first_notice: Option<Instant>,
@@ -62,14 +92,25 @@ struct Known {
 type Book = Arc<Mutex<HashMap<String, Known>>>;
 
 impl Load {
-    /// Starts it on a thread of its own, so that what the test does meanwhile delays no call.
+    /// Starts it on a thread of its own, so that what the test does meanwhile delays no call. The function answers with
+    /// its input, as `echo` does.
     #[must_use]
     pub fn start(self, redis: Address) -> RunningLoad {
+        self.start_as(redis, Work::Echo)
+    }
+
+    /// As [`Load::start`], for a function that answers after `each`, as `sleep` does.
+    #[must_use]
+    pub fn start_sleeping(self, redis: Address, each: Duration) -> RunningLoad {
+        self.start_as(redis, Work::Sleep(each.as_millis()))
+    }
+
+    fn start_as(self, redis: Address, work: Work) -> RunningLoad {
         let (tell, report) = oneshot::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let report =
-                runtime.context("a runtime for the load").and_then(|runtime| runtime.block_on(self.run(redis)));
+                runtime.context("a runtime for the load").and_then(|runtime| runtime.block_on(self.run(redis, work)));
             // The test may have failed already and be gone.
             let _ = tell.send(report);
         });
@@ -77,12 +118,12 @@ impl Load {
     }
 
     /// Runs it, waits until every accepted call has its result, and reports.
-    async fn run(self, redis: Address) -> Result<LoadReport> {
+    async fn run(self, redis: Address, work: Work) -> Result<LoadReport> {
         let book = Book::default();
         let seats = Arc::new(Semaphore::new(self.in_flight_max));
         let reply = format!("load-{}", std::process::id());
         let mut listener = Listener::start(&redis, &reply, Arc::clone(&book), Arc::clone(&seats)).await?;
-        let errors = self.send_all(&redis, &reply, &book, &seats).await?;
+        let errors = self.send_all(&redis, &reply, work, (&book, &seats)).await?;
 
         let ids: Vec<String> = accepted(&book);
         let mut caller = Caller::of(&redis).await?;
@@ -92,16 +133,22 @@ impl Load {
         let mut book = book.lock().expect("nobody panics with the book in hand");
         let call = |(id, result): (String, ResultDocument)| {
             let known = book.remove(&id).context("an accepted call is known")?;
-            let (due, sent) = known.sent.context("an accepted call was sent")?;
+            let (due, answer) = known.sent.context("an accepted call was sent")?;
             let latency = known.first_notice.map(|at| at.saturating_duration_since(due));
-            Ok(LoadedCall { id, notices: known.notices, latency, result, sent })
+            Ok(LoadedCall { id, notices: known.notices, latency, result, answer })
         };
         let calls = ids.into_iter().zip(results).map(call).collect::<Result<_>>()?;
         Ok(LoadReport { calls, errors })
     }
 
     /// Sends each call when it is due. Gives the errors.
-    async fn send_all(&self, redis: &Address, reply: &str, book: &Book, seats: &Semaphore) -> Result<Vec<String>> {
+    async fn send_all(
+        &self,
+        redis: &Address,
+        reply: &str,
+        work: Work,
+        (book, seats): (&Book, &Semaphore),
+    ) -> Result<Vec<String>> {
         let mut connection = redis.connect().await?;
         let calls_key = key(&self.function, "calls")?;
         let total = (self.lasts.as_secs_f64() * f64::from(self.per_second)).round() as u64;
@@ -117,7 +164,8 @@ impl Load {
                 let wait = tokio::time::timeout(PATIENCE, seats.acquire());
                 let Ok(seat) = wait.await else { bail!("no call was answered for {PATIENCE:?}") };
                 seat?.forget();
-                batch.push((due_at(sent), Bytes::from(format!(r#"{{"n":{sent}}}"#))));
+                let (payload, answer) = work.call(sent);
+                batch.push(Due { at: due_at(sent), payload, answer });
                 sent += 1;
             }
             if batch.is_empty() {
@@ -139,17 +187,17 @@ async fn add(
     connection: &mut MultiplexedConnection,
     calls_key: &str,
     reply: &str,
-    batch: &[(Instant, Bytes)],
+    batch: &[Due],
     book: &Book,
 ) -> Result<()> {
     let mut pipeline = redis::pipe();
-    for (_, payload) in batch {
-        pipeline.cmd("XADD").arg(calls_key).arg("*").arg("payload").arg(&payload[..]).arg("reply").arg(reply);
+    for due in batch {
+        pipeline.cmd("XADD").arg(calls_key).arg("*").arg("payload").arg(&due.payload[..]).arg("reply").arg(reply);
     }
     let ids: Vec<String> = pipeline.query_async(connection).await?;
     let mut book = book.lock().expect("nobody panics with the book in hand");
-    for (id, call) in ids.into_iter().zip(batch) {
-        book.entry(id).or_default().sent = Some(call.clone());
+    for (id, due) in ids.into_iter().zip(batch) {
+        book.entry(id).or_default().sent = Some((due.at, due.answer.clone()));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -77,6 +78,14 @@ impl Redis {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Process::pid)
+    }
+
+    /// Sends it a signal, such as SIGSTOP.
+    ///
+    /// # Errors
+    /// If it is down.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.server.as_ref().context("redis-server is down")?.signal(signal)
     }
 
     /// Kills it as a crash would.
@@ -157,6 +166,12 @@ impl Address {
     #[must_use]
     pub fn at(socket: PathBuf) -> Self {
         Self { socket }
+    }
+
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// A connection for commands.

@@ -18,7 +18,8 @@ pub struct LoadedCall {
     pub latency: Option<Duration>,
     /// Its terminal result.
     pub result: ResultDocument,
-    pub(crate) sent: Bytes,
+    /// The answer that it had to get.
+    pub(crate) answer: Bytes,
 }
 
 /// What became of a load.
@@ -37,7 +38,7 @@ impl LoadReport {
         self.calls.iter().filter_map(|call| call.result.digest).collect()
     }
 
-    /// Checks what holds whatever happens to hosts and Redis: every accepted call has one answer, its own input, from
+    /// Checks what holds whatever happens to hosts and Redis: every accepted call has one answer, the right one, from
     /// a component that was published.
     ///
     /// # Errors
@@ -47,10 +48,26 @@ impl LoadReport {
             let digest = call.result.digest.context("an answered call has a digest")?;
             ensure!(call.result.status == Status::Ok, "a caller got an error: {call:?}");
             ensure!(call.result.id.as_str() == call.id, "a result of another call: {call:?}");
-            ensure!(call.result.payload == call.sent, "an answer to another input: {call:?}");
+            ensure!(call.result.payload == call.answer, "an answer to another input: {call:?}");
             ensure!(published.contains(&digest), "answered by a component that was never published: {call:?}");
         }
         Ok(())
+    }
+
+    /// Checks that every caller was told once, which the death of a host changes nothing about.
+    ///
+    /// # Errors
+    /// If it does not hold; the message has the calls.
+    pub fn check_notices(&self) -> Result<()> {
+        let wrong: Vec<&LoadedCall> = self.calls.iter().filter(|call| call.notices != 1).collect();
+        ensure!(wrong.is_empty(), "every caller is told once; {} were not: {:?}", wrong.len(), wrong.first());
+        Ok(())
+    }
+
+    /// How many calls were tried more than once.
+    #[must_use]
+    pub fn retried(&self) -> usize {
+        self.calls.iter().filter(|call| call.result.attempts > 1).count()
     }
 
     /// Checks what holds as long as neither hosts nor Redis die: besides [`LoadReport::check_answers`], no caller saw an
@@ -61,8 +78,8 @@ impl LoadReport {
     pub fn check_exact(&self, published: &BTreeSet<Digest>) -> Result<()> {
         ensure!(self.errors.is_empty(), "callers saw errors: {:?}", self.errors);
         self.check_answers(published)?;
+        self.check_notices()?;
         for call in &self.calls {
-            ensure!(call.notices == 1, "{} documents came for {call:?}", call.notices);
             ensure!(call.result.attempts == 1, "more than one attempt: {call:?}");
         }
         Ok(())
@@ -81,10 +98,11 @@ impl LoadReport {
     #[must_use]
     pub fn summary(&self) -> String {
         format!(
-            "{} calls, {} errors, {} digests, p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
+            "{} calls, {} errors, {} digests, {} tried again, p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
             self.calls.len(),
             self.errors.len(),
             self.digests().len(),
+            self.retried(),
             self.quantile(0.5),
             self.quantile(0.99),
             self.quantile(1.0),

@@ -12,6 +12,8 @@ use redis::aio::MultiplexedConnection;
 pub struct CommandStats {
     /// In all.
     pub total: u64,
+    /// How many more it refused to begin, as those that write to a replica. They are in no other count.
+    pub rejected: u64,
     /// By name.
     pub by_name: BTreeMap<String, u64>,
 }
@@ -28,9 +30,11 @@ impl CommandStats {
             if let Some(total) = line.strip_prefix("total_commands_processed:") {
                 stats.total = total.trim().parse()?;
             } else if let Some((name, facts)) = line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(':')) {
-                let calls =
-                    facts.split(',').find_map(|fact| fact.strip_prefix("calls=")).context("calls are counted")?;
-                stats.by_name.insert(name.to_owned(), calls.parse()?);
+                let fact = |key: &str| facts.split(',').find_map(|fact| fact.strip_prefix(key));
+                let calls = fact("calls=").context("calls are counted")?.parse()?;
+                stats.by_name.insert(name.to_owned(), calls);
+                stats.rejected +=
+                    fact("rejected_calls=").context("rejected calls are counted")?.trim().parse::<u64>()?;
             }
         }
         Ok(stats)
@@ -41,13 +45,17 @@ impl CommandStats {
     pub fn since(&self, earlier: &Self) -> Self {
         let before = |name: &str| earlier.by_name.get(name).copied().unwrap_or(0);
         let by_name = self.by_name.iter().map(|(name, calls)| (name.clone(), calls - before(name)));
-        Self { total: self.total - earlier.total, by_name: by_name.filter(|(_, calls)| *calls > 0).collect() }
+        Self {
+            total: self.total - earlier.total,
+            rejected: self.rejected - earlier.rejected,
+            by_name: by_name.filter(|(_, calls)| *calls > 0).collect(),
+        }
     }
 }
 
 impl fmt::Display for CommandStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} commands: {:?}", self.total, self.by_name)
+        write!(f, "{} commands, {} rejected: {:?}", self.total, self.rejected, self.by_name)
     }
 }
 
@@ -108,6 +116,12 @@ mod tests {
         }
         let used = CommandStats::read(&mut connection).await?.since(&before);
         assert_eq!((used.total, used.by_name.get("ping")), (4, Some(&3)), "{used}");
+
+        redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec_async(&mut connection).await?;
+        let before = CommandStats::read(&mut connection).await?;
+        let refused: redis::RedisResult<()> = redis::cmd("DEL").arg("key").exec_async(&mut connection).await;
+        let used = CommandStats::read(&mut connection).await?.since(&before);
+        assert_eq!((refused.is_err(), used.total, used.rejected), (true, 1, 1), "{used}");
         Ok(())
     }
 

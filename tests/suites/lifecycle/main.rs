@@ -5,3 +5,4 @@ mod embedded;
 mod idle;
 mod redis_faults;
 mod stop;
+mod trouble;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use baton_model::{OfflineReason, Status};
+use baton_model::Status;
 use baton_tests::settings::{DRAIN_TIMEOUT, PATIENCE, SEATS};
 use baton_tests::{Host, Signal, Stage};
 
@@ -40,9 +40,8 @@ async fn sigterm_lets_fifty_calls_in_flight_finish_and_exits_with_zero() -> Resu
     }
     stage.caller.quiescent("sleep").await?;
     ensure!(stage.caller.consumers("sleep").await?.is_empty(), "it left no consumer behind");
-    let hosts = host.commands().hosts().await?;
-    let left = hosts.iter().find(|host| host.id == id).context("it stays listed")?;
-    ensure!(left.reason == Some(OfflineReason::Shutdown), "{left:?}");
+    let listing = host.commands().listing().await?;
+    ensure!(listing.state(&id) == "offline (shutdown)", "it stays listed: {listing:?}");
     Ok(())
 }
 
