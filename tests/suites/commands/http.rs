@@ -174,8 +174,11 @@ async fn a_front_without_functions_serves_the_hosts_that_have_them() -> Result<(
     ensure!(answer.body == HELLO_ADA, "{answer:?}");
     let record = front.record().await?;
     ensure!(record.seats == 0 && record.functions.is_empty(), "{record:?}");
-    let hosts = http.get("/v1/hosts").await?.expect(200)?.json()?;
-    ensure!(hosts["hosts"].as_array().is_some_and(|hosts| hosts.len() == 2), "{hosts}");
+    let both = async || {
+        let hosts = http.get("/v1/hosts").await?.expect(200)?.json()?;
+        Ok((hosts["hosts"].as_array().map(Vec::len) == Some(2)).then_some(()))
+    };
+    until("the front lists both hosts", PATIENCE, both).await?;
 
     // While the function is away, a call to it waits for it.
     host.stop().await?;

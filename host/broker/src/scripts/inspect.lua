@@ -9,9 +9,6 @@
 --   [5] how often the entry was claimed from a host that was lost
 --   [6] the host that holds it; '' = none
 --   [7] since when it does, or last renewed its lease, in Unix ms of Redis's clock; 0 if none holds it
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
 local function field(fields, name)
   for i = 1, #fields, 2 do
     if fields[i] == name then return fields[i + 1] end
@@ -19,12 +16,18 @@ local function field(fields, name)
   return ''
 end
 
+-- The clock is read after the pending list was, so that no call is held since before it was accepted.
+local function since(row)
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000) - row[3]
+end
+
 -- `row` is the entry's row of the pending list, if it has one.
 local function describe(claims, entry, row)
   local fields = entry[2]
   return {
     entry[1], field(fields, 'id'), field(fields, 'attempt'), field(fields, 'accepted'),
-    redis.call('HGET', claims, entry[1]) or '0', row and row[2] or '', row and now - row[3] or 0,
+    redis.call('HGET', claims, entry[1]) or '0', row and row[2] or '', row and since(row) or 0,
   }
 end
 

@@ -139,3 +139,20 @@ async fn without_redis_calls_are_refused_and_the_process_lives() -> Result<()> {
     assert_eq!(stage.get("/livez").await?.status, 200);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_request_that_panics_is_the_hosts_fault_and_nobody_elses() -> Result<()> {
+    let stage = Stage::new().await?;
+    let host = stage.host(&["default/echo"]).await?;
+    let (answer, told) = tokio::join!(stage.post("/v1/call/echo", "hold"), async {
+        host.has_read(1).await;
+        stage.metrics.send_replace("cut off");
+        assert!(stage.get("/metrics").await.is_err(), "there is no answer to it");
+        let told = tokio::time::timeout(PATIENCE, stage.fault.cancelled()).await;
+        host.release();
+        told
+    });
+    told?;
+    assert_eq!(answer?.status, 200);
+    Ok(())
+}

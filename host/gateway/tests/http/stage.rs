@@ -35,6 +35,9 @@ pub(crate) struct Stage {
     /// How much it says that it has to do.
     pub(crate) executions: watch::Sender<Executions>,
     pub(crate) reachable: watch::Sender<bool>,
+    /// What the metrics are; the host fails if they are not whole.
+    pub(crate) metrics: watch::Sender<&'static str>,
+    pub(crate) fault: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
     client: reqwest::Client,
@@ -109,6 +112,8 @@ impl Stage {
         let (executions, work) = watch::channel(Executions::default());
         let (status, seen) = watch::channel(started);
         let (reachable, answers) = watch::channel(true);
+        let (metrics, text) = watch::channel("# EOF\n");
+        let fault = CancellationToken::new();
         let parts = Parts {
             caller: Arc::new(Caller::new(&broker, ReplyTo::parse("gateway-1").context("a suffix")?)?),
             presence: Arc::new(Presence::new(&broker)?),
@@ -117,16 +122,19 @@ impl Stage {
             status: Arc::new(move || *seen.borrow()),
             executions: Arc::new(move || *work.borrow()),
             redis_reachable: Arc::new(move || Box::pin(ready(*answers.borrow()))),
-            metrics: Arc::new(|| Box::pin(ready("# EOF\n".to_owned()))),
+            metrics: Arc::new(move || {
+                assert!(text.borrow().ends_with("# EOF\n"), "the metrics are not whole, as the test wants it");
+                Box::pin(ready((*text.borrow()).to_owned()))
+            }),
             http_meter: Arc::new(|_, _, _, _| {}),
-            fault: CancellationToken::new(),
+            fault: fault.clone(),
         };
         let bound = Gateway::bind(config, parts).await?;
         let address = bound.local_addr();
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { broker, address, status, executions, reachable, stop, running, client, redis, dir })
+        Ok(Self { broker, address, status, executions, reachable, metrics, fault, stop, running, client, redis, dir })
     }
 
     /// A host with these functions.
