@@ -158,6 +158,7 @@ impl Host {
         intake.spawn(
             Watcher {
                 host: shared.id.clone(),
+                queue: shared.queue.clone(),
                 presence: shared.presence.clone(),
                 lease: broker.lease,
                 words: words_inbox,

@@ -35,11 +35,17 @@ pub(crate) struct Keeper {
     pub(crate) trouble: Arc<Trouble>,
 }
 
+/// The least time between two connections.
+const STOOD_MIN: Duration = Duration::from_millis(300);
+
 /// What is to be written next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
+    /// The record, and this host's place among the others.
     Register,
+    /// The record, which has news in it.
     Update,
+    /// The record as it is.
     Beat,
 }
 
@@ -48,14 +54,22 @@ impl Keeper {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new("keeping this host's record", &self.trouble);
         let mut changes = self.catalog.changes();
+        let mut next = Next::Register;
         loop {
-            let ended = tokio::select! {
-                ended = self.stand(&mut changes, &mut backoff) => ended,
+            let began = Instant::now();
+            let Err(error) = tokio::select! {
+                ended = self.stand(next, &mut changes, &mut backoff) => ended,
                 () = stop.cancelled() => return,
             };
-            let Err(error) = ended;
+            // If the record is there still, so is this host's place.
+            next = Next::Beat;
+            let wait = async {
+                backoff.failed(&error).await;
+                // One that comes about and breaks again and again is not to be had at any price.
+                tokio::time::sleep_until(began + STOOD_MIN).await;
+            };
             tokio::select! {
-                () = backoff.failed(&error) => {}
+                () = wait => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -64,25 +78,23 @@ impl Keeper {
     /// Keeps it on one connection, as long as that lasts.
     async fn stand(
         &mut self,
+        mut next: Next,
         changes: &mut watch::Receiver<u64>,
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, BrokerError> {
         let mut standing = self.presence.stand(&self.record.id).await?;
-        let mut next = Next::Register;
         loop {
             let began = Instant::now();
             match self.write(&mut standing, next, changes).await {
                 Ok(true) => backoff.succeeded(),
-                Ok(false) if next != Next::Register => {
+                Ok(false) => {
                     next = Next::Register;
                     continue;
                 }
-                Ok(false) => {}
-                // It stands, and Redis takes no writes: what lasts no longer than a sign of life is tried again soon.
+                // Redis takes no writes: it is full, or read-only. This host is there all the same, and says so if it may.
                 Err(error @ BrokerError::Unable(_)) => {
                     backoff.failed(&error).await;
-                    // A full Redis lets a sign of life through, though no record.
-                    next = if next == Next::Beat { Next::Update } else { Next::Beat };
+                    _ = standing.beat().await;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -98,18 +110,20 @@ impl Keeper {
         next: Next,
         changes: &mut watch::Receiver<u64>,
     ) -> Result<bool, BrokerError> {
-        if next == Next::Beat {
-            return standing.beat().await;
-        }
         let change = *changes.borrow_and_update();
         self.record.functions = self.catalog.snapshot().loaded();
         self.record.state = *self.state.borrow_and_update();
         self.record.in_flight = self.flights.load().0 as u64;
-        if next == Next::Register {
-            self.missing.mark_unchanged();
-            standing.register(&self.record).await?;
-        } else if !standing.update(&self.record).await? {
-            return Ok(false);
+        match next {
+            Next::Register => {
+                self.missing.mark_unchanged();
+                standing.register(&self.record).await?;
+            }
+            Next::Update | Next::Beat => {
+                if !standing.update(&self.record, next == Next::Update).await? {
+                    return Ok(false);
+                }
+            }
         }
         self.written.send_replace(change);
         Ok(true)

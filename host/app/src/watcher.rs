@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::{BrokerError, Cut, Notice, Presence, Word};
+use baton_broker::{BrokerError, Cut, Notice, Presence, Queue, Word};
 use baton_model::{FunctionId, HostId, HostRecord, OfflineReason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ pub(crate) struct Gone {
 /// Watches the other hosts.
 pub(crate) struct Watcher {
     pub(crate) host: HostId,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) lease: Duration,
     /// What the others say.
@@ -155,6 +156,9 @@ impl Watcher {
         let record = peers.record(host).cloned();
         let unseen_ms = u64::try_from(peers.unseen_for(host, reason).as_millis()).unwrap_or(u64::MAX);
         let record = record.map(|record| record.gone(reason, now_ms().saturating_sub(unseen_ms)));
+        // Counted before anybody takes them over.
+        let functions = record.iter().flat_map(|record| &record.functions).map(|loaded| loaded.function.clone());
+        let calls = self.queue.held_by(host, &functions.collect::<Vec<_>>()).await?;
         if reason == OfflineReason::Crashed {
             // The others see it at their next look as well; this saves them one.
             _ = self.presence.tell(&Word::Gone(host.clone(), reason)).await;
@@ -172,7 +176,7 @@ impl Watcher {
         }
         peers.forget(host);
         if is_first && let Some(record) = record {
-            self.report(&record, reason, peers).await;
+            self.report(&record, reason, calls, peers);
         }
         Ok(())
     }
@@ -183,10 +187,10 @@ impl Watcher {
         _ = self.gone.send(Gone { host, reason, functions });
     }
 
-    async fn report(&self, record: &HostRecord, reason: OfflineReason, peers: &Peers) {
+    fn report(&self, record: &HostRecord, reason: OfflineReason, calls: u64, peers: &Peers) {
         let is_machine_online = peers.roster().is_online(&record.machine);
         tracing::warn!(
-            host = %record.id, machine = record.machine, reason = reason.as_str(),
+            host = %record.id, machine = record.machine, reason = reason.as_str(), calls,
             machine_state = if is_machine_online { "online" } else { "offline" },
             "host offline"
         );

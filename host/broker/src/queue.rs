@@ -232,6 +232,28 @@ impl Queue {
         Ok(())
     }
 
+    /// How many entries of these functions are pending for `host`. Nothing of a function that Redis does not tell.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn held_by(&self, host: &HostId, functions: &[FunctionId]) -> Result<u64, BrokerError> {
+        let mut held = 0;
+        for page in functions.chunks(PAGE) {
+            let mut look = redis::pipe();
+            for function in page {
+                look.cmd("XPENDING").arg(self.keys.calls(function)).arg(GROUP);
+            }
+            for answer in self.link.run_all(&look).await? {
+                // How many, the first, the last, and how many for each consumer. A stream without a group has none.
+                type Summary = (u64, Option<String>, Option<String>, Option<Vec<(String, u64)>>);
+                let Ok((.., Some(holders))) = redis::from_redis_value::<Summary>(answer) else { continue };
+                held +=
+                    holders.iter().filter(|(holder, _)| holder == host.as_str()).map(|(_, count)| count).sum::<u64>();
+            }
+        }
+        Ok(held)
+    }
+
     /// Tells a fact about a function to whoever listens, and returns how many those are. The fact can be read elsewhere
     /// too: a notice may be missed.
     ///

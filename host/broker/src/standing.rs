@@ -62,8 +62,7 @@ impl Standing {
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let name = cmd("CLIENT").arg("SETNAME").arg(presence_name(host.as_str())).to_owned();
         connection.send_packed_command(&name).await.and_then(Value::extract_error)?;
-        connection.subscribe(keys.host_channel(&host)).await?;
-        connection.subscribe(keys.hosts_channel()).await?;
+        connection.subscribe(&[keys.host_channel(&host), keys.hosts_channel()]).await?;
         Ok(Self { connection, pushes, keys, host })
     }
 
@@ -82,8 +81,8 @@ impl Standing {
         Ok(())
     }
 
-    /// Gives a sign of life. False if there is no record any more: then the host has to register anew. It takes no
-    /// memory, so that Redis lets it through when it is full.
+    /// Gives a sign of life without writing anything, which Redis lets through when its memory is full. False if there
+    /// is no record any more: then the host has to register anew.
     ///
     /// # Errors
     /// Any [`BrokerError`]; the standing is to be made anew unless it is [`BrokerError::Unable`].
@@ -93,15 +92,17 @@ impl Standing {
         Ok(answer == Value::Int(1))
     }
 
-    /// Writes the record anew, with a sign of life. False if there was none any more: then the host has to register
-    /// anew. Peers are told, so that they look.
+    /// Writes the record anew, which is a sign of life too. False if there was none any more: then the host has to
+    /// register anew. If there is `news` in it, peers are told, so that they look.
     ///
     /// # Errors
     /// Any [`BrokerError`]; the standing is to be made anew unless it is [`BrokerError::Unable`].
-    pub async fn update(&mut self, record: &HostRecord) -> Result<bool, BrokerError> {
+    pub async fn update(&mut self, record: &HostRecord, news: bool) -> Result<bool, BrokerError> {
         let mut write = redis::pipe();
         write.add_command(self.write(record)?.arg("XX").to_owned());
-        write.cmd("PUBLISH").arg(self.keys.hosts_channel()).arg(Word::Joined(self.host.clone()).encode());
+        if news {
+            write.cmd("PUBLISH").arg(self.keys.hosts_channel()).arg(Word::Joined(self.host.clone()).encode());
+        }
         let answers = self.connection.send_packed_commands(&write, 0, write.len()).await?;
         let mut answers = answers.into_iter().map(Value::extract_error);
         let written = answers.next().unwrap_or(Ok(Value::Nil))?;
