@@ -182,6 +182,10 @@ impl Metrics {
         for metrics in functions.values() {
             fenced += metrics.fenced.load(Relaxed);
             ok += metrics.ended(Ended::Ok);
+            let lost = metrics.leases_taken.load(Relaxed) + metrics.leases_lapsed.load(Relaxed);
+            if lost > 0 {
+                *others.entry("lost leases").or_default() += lost;
+            }
             let refused = metrics.refused.load(Relaxed);
             if refused > 0 {
                 *others.entry("refused").or_default() += refused;

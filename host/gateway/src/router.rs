@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONNECTION};
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 
 use crate::gate::Gate;
@@ -69,7 +69,10 @@ async fn in_common(
 ) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
-    let mut response = next.run(request).await;
+    let mut response = match is_from_elsewhere(&request) {
+        false => next.run(request).await,
+        true => cross_site().into_response(),
+    };
     // What stands in a path is a caller's choice, and no label.
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     (gate.parts.http_meter)(route, method.as_str(), response.status().as_u16(), began.elapsed());
@@ -78,6 +81,17 @@ async fn in_common(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether a page of another site has a browser send this. Such a page may not read an answer, but a call would be done.
+fn is_from_elsewhere(request: &Request) -> bool {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    !request.method().is_safe() && matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
+fn cross_site() -> Problem {
+    let detail = "a page of another site made the browser send this; calls are taken from this site and from programs";
+    Problem::new(403, "cross-site").detail(detail)
 }
 
 #[cfg(test)]

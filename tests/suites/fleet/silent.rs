@@ -111,7 +111,14 @@ async fn is_silent_for_three_leases(silence: Silence) -> Result<()> {
         ensure!(listing.state(id) == "online", "{id}: {listing:?}");
     }
     scene.fleet.stop(BEHIND).await?;
-    println!("it counted {:?}", scene.fleet.host(BEHIND).lines().logged("host ended"));
+    let ended = scene.fleet.host(BEHIND).lines().logged("host ended");
+    let counted = ended.first().and_then(|line| line["calls"].as_str()).unwrap_or_default();
+    let count = |word: &str| {
+        let figure = |part: &str| part.trim().strip_prefix(word)?.trim().parse::<u32>().ok();
+        counted.split(',').find_map(figure).unwrap_or_default()
+    };
+    let late = count("fenced") + count("lost leases");
+    ensure!(late >= 10, "each of its late calls was stopped or refused, and counted: {counted:?}");
     Ok(())
 }
 

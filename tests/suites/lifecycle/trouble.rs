@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use baton_model::Status;
 use baton_tests::settings::{LEASE_MS, PATIENCE, full_length};
-use baton_tests::{CLIENT_NAME, CommandStats, Host, Link, Proxy, Stage, cpu_time, until};
+use baton_tests::{CLIENT_NAME, CommandStats, Host, Http, Link, Proxy, Stage, cpu_time, until};
 
 /// The most that all parts of a host together may ask of a Redis in trouble, and connect to it, in a second. A part
 /// that spins asks some thousands of times.
@@ -37,10 +37,24 @@ impl Before {
         })
     }
 
-    /// While the trouble lasts: the host runs and waits. `connections` is how many it has made meanwhile, where that
+    /// While the trouble lasts: the host runs and waits, and says so to whoever asks whether calls may be sent to it,
+    /// if it `is_trouble` for callers. `connections` is how many it has made meanwhile, where that
     /// is known.
-    async fn check_calm(&self, stage: &mut Stage, host: &mut Host, connections: usize) -> Result<()> {
+    async fn check_calm(
+        &self,
+        stage: &mut Stage,
+        host: &mut Host,
+        connections: usize,
+        is_trouble: bool,
+    ) -> Result<()> {
         ensure!(host.runs()?, "a host never exits because Redis is in trouble");
+        let http = Http::of(host).await?;
+        if is_trouble {
+            http.get("/readyz").await?.problem(503, "not-ready")?;
+        } else {
+            http.get("/readyz").await?.expect(200)?;
+        }
+        http.get("/livez").await?.expect(200)?;
         let seconds = self.at.elapsed().as_secs_f64();
         let cpu = (cpu_time(host.pid())? - self.cpu).as_secs_f64();
         let used = CommandStats::read(stage.caller.connection()).await?.since(&self.commands);
@@ -55,6 +69,11 @@ impl Before {
     async fn check_well_again(&self, stage: &mut Stage, host: &mut Host) -> Result<()> {
         ensure!(stage.caller.call("echo", "after").await?.status == Status::Ok, "calls are served again");
         ensure!(host.runs()?, "the host goes on");
+        let http = Http::of(host).await?;
+        until("it says that it is ready", PATIENCE, async || {
+            Ok((http.get("/readyz").await?.status == 200).then_some(()))
+        })
+        .await?;
         host.listed("echo").await?;
         stage.caller.quiescent("echo").await?;
         let warnings = host.lines().warnings().split_off(self.warnings);
@@ -65,7 +84,7 @@ impl Before {
 
 /// A host that has answered a call, so that all of its connections are there. It lists itself again within a lease.
 async fn settled_host(stage: &mut Stage) -> Result<Host> {
-    let host = stage.host().setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
+    let host = stage.host().http().setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
     stage.caller.call("echo", "before").await?;
     Ok(host)
 }
@@ -74,13 +93,13 @@ async fn settled_host(stage: &mut Stage) -> Result<Host> {
 async fn a_redis_that_cannot_be_reached_is_waited_for() -> Result<()> {
     let mut stage = Stage::with(&["echo"]).await?;
     let proxy = Proxy::to(&stage.redis.address()).await?;
-    let mut host = stage.host().through(&proxy).setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
+    let mut host = stage.host().http().through(&proxy).setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
     stage.caller.call("echo", "before").await?;
     let before = Before::the_trouble(&mut stage, &host).await?;
     let connections = proxy.accepted();
     proxy.set(Link::Cut);
     tokio::time::sleep(lasts()).await;
-    before.check_calm(&mut stage, &mut host, proxy.accepted() - connections).await?;
+    before.check_calm(&mut stage, &mut host, proxy.accepted() - connections, true).await?;
     proxy.set(Link::Pass);
     before.check_well_again(&mut stage, &mut host).await
 }
@@ -89,14 +108,14 @@ async fn a_redis_that_cannot_be_reached_is_waited_for() -> Result<()> {
 async fn a_link_that_carries_nothing_is_waited_for() -> Result<()> {
     let mut stage = Stage::with(&["echo"]).await?;
     let proxy = Proxy::to(&stage.redis.address()).await?;
-    let mut host = stage.host().through(&proxy).setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
+    let mut host = stage.host().http().through(&proxy).setting(LEASE_MS, 2_000).start_ready(&["echo"]).await?;
     stage.caller.call("echo", "before").await?;
     let before = Before::the_trouble(&mut stage, &host).await?;
     let connections = proxy.accepted();
     proxy.set(Link::HalfOpen);
     // Longer than a command may take, so that connections are given up.
     tokio::time::sleep(lasts() + Duration::from_secs(8)).await;
-    before.check_calm(&mut stage, &mut host, proxy.accepted() - connections).await?;
+    before.check_calm(&mut stage, &mut host, proxy.accepted() - connections, true).await?;
     proxy.set(Link::Pass);
     before.check_well_again(&mut stage, &mut host).await
 }
@@ -110,7 +129,7 @@ async fn a_redis_that_takes_no_writes_is_waited_for() -> Result<()> {
     redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec_async(stage.caller.connection()).await?;
     ensure!(stage.caller.send("echo", "refused").await.is_err(), "no writes are taken");
     tokio::time::sleep(lasts()).await;
-    before.check_calm(&mut stage, &mut host, 0).await?;
+    before.check_calm(&mut stage, &mut host, 0, true).await?;
     redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec_async(stage.caller.connection()).await?;
     before.check_well_again(&mut stage, &mut host).await
 }
@@ -123,7 +142,7 @@ async fn a_redis_without_memory_is_waited_for() -> Result<()> {
     redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(stage.caller.connection()).await?;
     ensure!(stage.caller.send("echo", "refused").await.is_err(), "memory is full");
     tokio::time::sleep(lasts()).await;
-    before.check_calm(&mut stage, &mut host, 0).await?;
+    before.check_calm(&mut stage, &mut host, 0, true).await?;
     redis::cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec_async(stage.caller.connection()).await?;
     before.check_well_again(&mut stage, &mut host).await
 }
@@ -138,7 +157,7 @@ async fn a_flushed_redis_is_put_in_order_again_without_a_spin() -> Result<()> {
         ensure!(stage.caller.call("echo", "again").await?.status == Status::Ok, "calls are served again");
     }
     tokio::time::sleep(lasts()).await;
-    before.check_calm(&mut stage, &mut host, 0).await?;
+    before.check_calm(&mut stage, &mut host, 0, false).await?;
     host.listed("echo").await
 }
 
@@ -156,7 +175,7 @@ async fn subscriptions_that_are_killed_again_and_again_cost_no_call() -> Result<
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    before.check_calm(&mut stage, &mut host, 0).await?;
+    before.check_calm(&mut stage, &mut host, 0, false).await?;
     host.listed("echo").await?;
     stage.caller.quiescent("echo").await
 }
@@ -181,7 +200,7 @@ async fn each_connection_of_a_host_can_be_killed_by_its_name_one_after_the_other
     println!("killed: {killed:?}");
     ensure!(!killed.is_empty() && killed.len() < 50, "a host has a few connections: {killed:?}");
     tokio::time::sleep(lasts()).await;
-    before.check_calm(&mut stage, &mut host, 0).await?;
+    before.check_calm(&mut stage, &mut host, 0, false).await?;
     until("it has a settling connection again", PATIENCE, async || {
         Ok(host_connections(&mut stage).await?.iter().any(|(_, name)| name.starts_with("baton-settler-")).then_some(()))
     })

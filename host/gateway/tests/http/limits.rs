@@ -52,6 +52,23 @@ async fn a_path_that_leads_nowhere_and_a_method_that_does_not_fit_are_problems_t
 }
 
 #[tokio::test]
+async fn what_a_page_of_another_site_has_a_browser_send_is_not_done() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _host = stage.host(&["default/echo"]).await?;
+    let ask = async |method, path, site| stage.ask(method, path, &[("sec-fetch-site", site)], "{}").await;
+    for site in ["cross-site", "same-site"] {
+        for path in ["/v1/call/echo", "/v1/send/echo"] {
+            ask(Method::POST, path, site).await?.is_problem(403, "cross-site");
+        }
+        assert_eq!(ask(Method::GET, "/v1/hosts", site).await?.status, 200, "the browser keeps the answer to itself");
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(ask(Method::POST, "/v1/call/echo", site).await?.status, 200, "{site}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_header_that_cannot_be_followed_is_refused() -> Result<()> {
     let stage = Stage::new().await?;
     let _host = stage.host(&["default/echo"]).await?;
