@@ -23,6 +23,12 @@ const FUNCTION: &str = "sleep";
 /// Calls a second, and how long each takes.
 const PER_SECOND: u32 = 1_000;
 const EACH: Duration = Duration::from_millis(20);
+/// How long hosts that find a Redis of a few seconds' age are given before one of them is killed: until then they hold
+/// nobody for crashed, because after a restart of Redis all of them come back in their own time.
+const SETTLED: Duration = Duration::from_secs(4);
+/// How long after a kill the next host is started. It says that it is there, at which the others look around; what is
+/// measured is how soon they see it by themselves.
+const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// The width of a point in the plots.
 const WINDOW_MS: u64 = 100;
 /// The most milliseconds from a kill to the start of a call elsewhere.
@@ -118,14 +124,16 @@ fn lasts(plan: &Plan) -> Duration {
 
 /// Kills the oldest host and starts another, again and again.
 async fn killed(plan: &Plan, bar: &ProgressBar) -> Result<(LoadReport, Vec<Kill>)> {
+    bar.set_message("hosts settle");
     let mut fleet = Fleet::start().await?;
+    tokio::time::sleep(SETTLED).await;
     let mut caller = Caller::of(&fleet.redis.address()).await?;
     let load = fleet.load(lasts(plan));
     let mut due = interval_at(Instant::now() + plan.kills_every / 2, plan.kills_every);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kills = Vec::new();
+    bar.set_message("kills");
     for _ in 0..plan.kills {
-        bar.set_message("kills");
         due.tick().await;
         let victim = fleet.oldest()?;
         let (id, at_ms) = (victim.id().to_owned(), now_ms());
@@ -134,6 +142,7 @@ async fn killed(plan: &Plan, bar: &ProgressBar) -> Result<(LoadReport, Vec<Kill>
         let pending = caller.pending(FUNCTION).await?;
         let calls = pending.into_iter().filter_map(|(entry, owner)| (owner == id).then_some(entry)).collect();
         kills.push(Kill { at_ms, calls });
+        tokio::time::sleep(REPLACED_AFTER).await;
         fleet.add().await?;
         bar.inc(1);
     }

@@ -39,7 +39,7 @@ use crate::report::Report;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// About a minute and a half instead of about six: fewer rounds, shorter ones
+    /// About two minutes instead of about six: fewer rounds, shorter ones
     #[arg(long)]
     quick: bool,
     /// Only these parts

@@ -105,7 +105,7 @@ impl Plan {
         }
     }
 
-    /// About a minute and a half.
+    /// About two minutes.
     pub(crate) fn quick() -> Self {
         Self {
             name: "quick",
