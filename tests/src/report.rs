@@ -113,3 +113,15 @@ impl LoadReport {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_call_is_no_right_answer() {
+        let report = LoadReport { calls: Vec::new(), lost: vec!["1-0".to_owned()], errors: Vec::new() };
+        assert!(report.check_answers(&BTreeSet::new()).is_err());
+        assert!(report.check_exact(&BTreeSet::new()).is_err());
+    }
+}

@@ -29,6 +29,9 @@ const SETTLED: Duration = Duration::from_secs(4);
 /// How long after a kill the next host is started. It says that it is there, at which the others look around; what is
 /// measured is how soon they see it by themselves.
 const REPLACED_AFTER: Duration = Duration::from_secs(1);
+/// How often hosts look at each other. A new host sets the beat of all looks, so each comes a little later after its kill
+/// than the one before, and the next kill falls on another moment between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The width of a point in the plots.
 const WINDOW_MS: u64 = 100;
 /// The most milliseconds from a kill to the start of a call elsewhere.
@@ -91,7 +94,7 @@ pub(crate) async fn measure(plan: &Plan, bar: &ProgressBar) -> Result<Part> {
     let (report, kills) = killed(plan, bar).await?;
     let name = format!("{} kills in {} s", kills.len(), lasts(plan).as_secs());
     table.row(row(&name, &report, true, &latencies(&report, |_| true)));
-    judge(&mut part, &name, &report)?;
+    judge(&mut part, "kills", &report)?;
     part.course.push(course(format!("{name}: each mark is a kill"), &report, kills.iter().map(|kill| kill.at_ms)));
     let redelivery = redelivery_ms(&report, &kills);
 
@@ -133,7 +136,7 @@ async fn killed(plan: &Plan, bar: &ProgressBar) -> Result<(LoadReport, Vec<Kill>
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kills = Vec::new();
     bar.set_message("kills");
-    for _ in 0..plan.kills {
+    for n in 0..plan.kills {
         due.tick().await;
         let victim = fleet.oldest()?;
         let (id, at_ms) = (victim.id().to_owned(), now_ms());
@@ -142,7 +145,7 @@ async fn killed(plan: &Plan, bar: &ProgressBar) -> Result<(LoadReport, Vec<Kill>
         let pending = caller.pending(FUNCTION).await?;
         let calls = pending.into_iter().filter_map(|(entry, owner)| (owner == id).then_some(entry)).collect();
         kills.push(Kill { at_ms, calls });
-        tokio::time::sleep(REPLACED_AFTER).await;
+        tokio::time::sleep(REPLACED_AFTER + LOOK_EVERY * n / plan.kills).await;
         fleet.add().await?;
         bar.inc(1);
     }
@@ -265,7 +268,9 @@ fn course(name: String, report: &LoadReport, marks_ms: impl Iterator<Item = u64>
     }
     let seconds = |ms: u64| ms as f64 / 1e3;
     let points = windows.into_iter().filter(|(_, latencies)| !latencies.is_empty());
-    let points = points.map(|(window, latencies)| (seconds(window * WINDOW_MS), quantile(latencies, 0.99))).collect();
+    // Each stands in the middle of its window.
+    let at = |window: u64| seconds(window * WINDOW_MS + WINDOW_MS / 2);
+    let points = points.map(|(window, latencies)| (at(window), quantile(latencies, 0.99))).collect();
     Course { name, points, marks: marks_ms.map(|at| seconds(at.saturating_sub(from_ms))).collect() }
 }
 

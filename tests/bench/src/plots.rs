@@ -109,8 +109,9 @@ fn draw(
 
 fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::error::Error>> {
     root.fill(&WHITE)?;
-    let values = courses.iter().flat_map(|course| &course.points).map(|point| point.1);
-    let values = span(values);
+    let values = span(courses.iter().flat_map(|course| &course.points).map(|point| point.1));
+    // Whole decades: there is no room for more labels than those.
+    let values = 10_f64.powf(values.start.log10().floor())..10_f64.powf(values.end.log10().ceil());
     for (area, course) in root.split_evenly((courses.len(), 1)).iter().zip(courses) {
         let end = course.points.iter().map(|point| point.0).fold(0.0, f64::max);
         let mut chart = ChartBuilder::on(area)
@@ -124,6 +125,7 @@ fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::e
             .configure_mesh()
             .x_desc("seconds")
             .y_desc("p99, ms")
+            .y_labels(3)
             .x_label_formatter(&whole)
             .y_label_formatter(&whole)
             .light_line_style(WHITE)
