@@ -15,7 +15,7 @@ EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint plugins bench setup setup-lint host fmt clean
+.PHONY: help run test lint plugins bench setup setup-lint setup-bench host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -46,7 +46,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 plugins: setup ## build the functions in plugins/*/ and put each NAME.wasm into plugins/
 	@.ci/plugins $(PLUGINS)
 
-bench: host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
+bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
 	@echo '==> building $(BENCH)'
 	@cargo build --release --workspace --bin $(BENCH)
 	@.ci/built $(BENCH) $(BENCH_ARGS)
@@ -64,6 +64,9 @@ clean: ## remove what was built here; the data in .baton and components from els
 # Not in the list: steps of the others.
 setup-lint:
 	@.ci/setup --lint
+
+setup-bench:
+	@.ci/setup --bench
 
 host: setup
 	@echo '==> building the host (the first time wasmtime is compiled too, which takes some minutes)'

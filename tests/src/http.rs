@@ -72,8 +72,16 @@ impl Http {
     /// # Errors
     /// If it serves no HTTP.
     pub async fn of(host: &Host) -> Result<Self> {
+        Self::at(&host.http().await?)
+    }
+
+    /// Of whoever listens at this base URL, such as `http://127.0.0.1:40001`.
+    ///
+    /// # Errors
+    /// If the system gives no client.
+    pub fn at(base: &str) -> Result<Self> {
         let client = Client::builder().no_proxy().timeout(PATIENCE + Duration::from_secs(1)).build()?;
-        Ok(Self { client, base: host.http().await? })
+        Ok(Self { client, base: base.to_owned() })
     }
 
     /// `GET`.

@@ -69,10 +69,10 @@ pub struct RunningLoad {
 }
 
 impl RunningLoad {
-    /// Waits until it was sent and every accepted call has its result.
+    /// Waits until it was sent and every accepted call has its result, or has waited for one long enough.
     ///
     /// # Errors
-    /// If an accepted call has no result in time, or callers are kept waiting for good.
+    /// If callers are kept waiting for good, or what is found is no result.
     pub async fn report(self) -> Result<LoadReport> {
         self.report.await.context("the load broke off")?
     }
@@ -117,7 +117,7 @@ impl Load {
         RunningLoad { report }
     }
 
-    /// Runs it, waits until every accepted call has its result, and reports.
+    /// Runs it, waits for the results of the accepted calls, and reports.
     async fn run(self, redis: Address, work: Work) -> Result<LoadReport> {
         let book = Book::default();
         let seats = Arc::new(Semaphore::new(self.in_flight_max));
@@ -127,18 +127,26 @@ impl Load {
 
         let ids: Vec<String> = accepted(&book);
         let mut caller = Caller::of(&redis).await?;
-        let results = caller.results(&self.function, &ids, PATIENCE * 2).await?;
+        let results = match caller.results(&self.function, &ids, PATIENCE * 2).await {
+            Ok(results) => results.into_iter().map(Some).collect(),
+            // What is missing now is lost; if Redis is the trouble, this fails too.
+            Err(_) => caller.results_now(&self.function, &ids).await?,
+        };
         listener.catch_up().await?;
 
         let mut book = book.lock().expect("nobody panics with the book in hand");
-        let call = |(id, result): (String, ResultDocument)| {
+        let mut report = LoadReport { calls: Vec::with_capacity(ids.len()), lost: Vec::new(), errors };
+        for (id, result) in ids.into_iter().zip(results) {
+            let Some(result) = result else {
+                report.lost.push(id);
+                continue;
+            };
             let known = book.remove(&id).context("an accepted call is known")?;
             let (due, answer) = known.sent.context("an accepted call was sent")?;
             let latency = known.first_notice.map(|at| at.saturating_duration_since(due));
-            Ok(LoadedCall { id, notices: known.notices, latency, result, answer })
-        };
-        let calls = ids.into_iter().zip(results).map(call).collect::<Result<_>>()?;
-        Ok(LoadReport { calls, errors })
+            report.calls.push(LoadedCall { id, notices: known.notices, latency, result, answer });
+        }
+        Ok(report)
     }
 
     /// Sends each call when it is due. Gives the errors.

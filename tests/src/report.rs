@@ -25,8 +25,10 @@ pub struct LoadedCall {
 /// What became of a load.
 #[derive(Debug)]
 pub struct LoadReport {
-    /// The accepted calls.
+    /// The accepted calls that have a result.
     pub calls: Vec<LoadedCall>,
+    /// The ids of accepted calls that got none in time.
+    pub lost: Vec<String>,
     /// What callers were told instead of an id: their calls may or may not have been accepted.
     pub errors: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl LoadReport {
     /// # Errors
     /// If it does not hold; the message names the first call.
     pub fn check_answers(&self, published: &BTreeSet<Digest>) -> Result<()> {
+        ensure!(self.lost.is_empty(), "{} accepted calls have no result: {:?}", self.lost.len(), self.lost.first());
         for call in &self.calls {
             let digest = call.result.digest.context("an answered call has a digest")?;
             ensure!(call.result.status == Status::Ok, "a caller got an error: {call:?}");
@@ -98,8 +101,9 @@ impl LoadReport {
     #[must_use]
     pub fn summary(&self) -> String {
         format!(
-            "{} calls, {} errors, {} digests, {} tried again, p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
-            self.calls.len(),
+            "{} calls, {} lost, {} errors, {} digests, {} tried again, p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
+            self.calls.len() + self.lost.len(),
+            self.lost.len(),
             self.errors.len(),
             self.digests().len(),
             self.retried(),
@@ -107,5 +111,17 @@ impl LoadReport {
             self.quantile(0.99),
             self.quantile(1.0),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_call_is_no_right_answer() {
+        let report = LoadReport { calls: Vec::new(), lost: vec!["1-0".to_owned()], errors: Vec::new() };
+        assert!(report.check_answers(&BTreeSet::new()).is_err());
+        assert!(report.check_exact(&BTreeSet::new()).is_err());
     }
 }

@@ -2,8 +2,10 @@
 //! because a machine was slow.
 
 mod cost;
+mod fleet;
 mod flood;
 mod folders;
+mod gateway;
 mod host;
 mod machine;
 mod paths;
@@ -15,6 +17,7 @@ mod stop;
 mod swaps;
 mod table;
 mod worker;
+mod wrk;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,7 +39,7 @@ use crate::report::Report;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// About a minute instead of about four: fewer rounds, shorter ones
+    /// About two minutes instead of about six: fewer rounds, shorter ones
     #[arg(long)]
     quick: bool,
     /// Only these parts
@@ -144,8 +147,10 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
         let part = match section {
             Section::Cost => cost::measure(plan, &bar),
             Section::Paths => paths::measure(plan, &bar).await,
+            Section::Gateway => gateway::measure(plan, &bar).await,
             Section::Reload => reload::measure(plan, &bar).await,
             Section::Swaps => swaps::measure(plan, &bar).await,
+            Section::Fleet => fleet::measure(plan, &bar).await,
             Section::Stop => stop::measure(plan, &bar).await,
         };
         // The other parts are worth their time all the same.

@@ -11,25 +11,32 @@ pub(crate) enum Section {
     Cost,
     /// The message path, bare and with the host
     Paths,
+    /// Calls over HTTP
+    Gateway,
     /// A new build, cold and warm
     Reload,
     /// New builds under load
     Swaps,
+    /// Hosts that are killed, and hosts that are replaced, under load
+    Fleet,
     /// SIGTERM, wake-up, and what an idle host says to Redis
     Stop,
 }
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 5] = [Self::Cost, Self::Paths, Self::Reload, Self::Swaps, Self::Stop];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Stop];
 
     /// As it is written in arguments and JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cost => "cost",
             Self::Paths => "paths",
+            Self::Gateway => "gateway",
             Self::Reload => "reload",
             Self::Swaps => "swaps",
+            Self::Fleet => "fleet",
             Self::Stop => "stop",
         }
     }
@@ -58,6 +65,14 @@ pub(crate) struct Plan {
     pub(crate) swaps_last: Duration,
     /// How long the load without them lasts, once before and once after.
     pub(crate) swaps_baseline: Duration,
+    /// Hosts that are killed under load.
+    pub(crate) kills: u32,
+    /// The time between two of them.
+    pub(crate) kills_every: Duration,
+    /// How long the load around a rolling restart lasts, which begins after a third of it.
+    pub(crate) restart_lasts: Duration,
+    /// How long each look at HTTP lasts; `wrk` knows whole seconds.
+    pub(crate) http_seconds: u64,
     /// Ends of an idle host.
     pub(crate) stops: usize,
     /// Wake-ups of a reader.
@@ -67,7 +82,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// About four minutes.
+    /// About six minutes.
     pub(crate) fn full() -> Self {
         Self {
             name: "full",
@@ -80,13 +95,17 @@ impl Plan {
             swaps: 200,
             swaps_last: Duration::from_secs(60),
             swaps_baseline: Duration::from_secs(6),
+            kills: 12,
+            kills_every: Duration::from_secs(5),
+            restart_lasts: Duration::from_secs(15),
+            http_seconds: 3,
             stops: 10,
             wakes: 200,
             idle: Duration::from_secs(30),
         }
     }
 
-    /// About a minute.
+    /// About two minutes.
     pub(crate) fn quick() -> Self {
         Self {
             name: "quick",
@@ -99,6 +118,10 @@ impl Plan {
             swaps: 20,
             swaps_last: Duration::from_secs(6),
             swaps_baseline: Duration::from_secs(2),
+            kills: 3,
+            kills_every: Duration::from_secs(3),
+            restart_lasts: Duration::from_secs(6),
+            http_seconds: 1,
             stops: 5,
             wakes: 50,
             idle: Duration::from_secs(10),
@@ -110,8 +133,10 @@ impl Plan {
         let steps = match section {
             Section::Cost => 2 * 2,
             Section::Paths => self.rounds * crate::paths::VARIANTS.len() * crate::paths::IN_FLIGHT.len(),
+            Section::Gateway => self.rounds * crate::gateway::VARIANTS.len(),
             Section::Reload => 2 * (1 + 2 * self.reloads as usize),
             Section::Swaps => self.swaps as usize + 3,
+            Section::Fleet => self.kills as usize + crate::fleet::HOSTS + 2,
             Section::Stop => self.stops + 2,
         };
         steps as u64

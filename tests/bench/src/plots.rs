@@ -1,4 +1,4 @@
-//! The plots of docs/performance.md: small SVG files with logarithmic axes.
+//! The plots of docs/performance.md: small SVG files. Latency and throughput stand on logarithmic axes, time does not.
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,14 +14,26 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// How something went over time: one plot of its own, under the others of its kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Course {
+    pub(crate) name: String,
+    /// Seconds from the start, and milliseconds.
+    pub(crate) points: Vec<(f64, f64)>,
+    /// When something was done, in seconds from the start.
+    pub(crate) marks: Vec<f64>,
+}
+
 /// Told apart by those who do not see all colours, too (Okabe and Ito).
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
+    RGBColor(213, 94, 0),
 ];
+const MARKS: RGBColor = RGBColor(213, 94, 0);
 const SIZE: (u32, u32) = (640, 360);
 
 /// Calls a second by calls in flight.
@@ -37,6 +49,12 @@ pub(crate) fn latency(path: &Path, title: &str, p50: &[Line], p99: &[Line]) -> R
     let sets = [(" p50", p50, 2), (" p99", p99, 1)];
     draw(&root, title, "µs", &sets, SeriesLabelPosition::UpperLeft)
         .map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
+}
+
+/// Milliseconds over seconds, one below the other on the same scale; marks are thin lines from top to bottom.
+pub(crate) fn course(path: &Path, courses: &[Course]) -> Result<()> {
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    draw_course(&root, courses).map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -85,6 +103,39 @@ fn draw(
         .background_style(WHITE.mix(0.8))
         .border_style(RGBColor(200, 200, 200))
         .draw()?;
+    root.present()?;
+    Ok(())
+}
+
+fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::error::Error>> {
+    root.fill(&WHITE)?;
+    let values = span(courses.iter().flat_map(|course| &course.points).map(|point| point.1));
+    // Whole decades: there is no room for more labels than those.
+    let values = 10_f64.powf(values.start.log10().floor())..10_f64.powf(values.end.log10().ceil());
+    for (area, course) in root.split_evenly((courses.len(), 1)).iter().zip(courses) {
+        let end = course.points.iter().map(|point| point.0).fold(0.0, f64::max);
+        let mut chart = ChartBuilder::on(area)
+            .caption(&course.name, ("sans-serif", 15))
+            .margin(8)
+            .x_label_area_size(34)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..end, values.clone().log_scale())?;
+        let whole = |value: &f64| format!("{value:.0}");
+        chart
+            .configure_mesh()
+            .x_desc("seconds")
+            .y_desc("p99, ms")
+            .y_labels(3)
+            .x_label_formatter(&whole)
+            .y_label_formatter(&whole)
+            .light_line_style(WHITE)
+            .draw()?;
+        for mark in &course.marks {
+            let line = [(*mark, values.start), (*mark, values.end)];
+            chart.draw_series(LineSeries::new(line, MARKS.stroke_width(1)))?;
+        }
+        chart.draw_series(LineSeries::new(course.points.iter().copied(), COLOURS[3].stroke_width(1)))?;
+    }
     root.present()?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machine;
 use crate::plan::{Plan, Section};
-use crate::plots::{self, Line};
+use crate::plots::{self, Course, Line};
 use crate::table::Table;
 
 const BEGIN: &str = "<!-- bench:begin -->";
@@ -71,11 +71,19 @@ pub(crate) struct Part {
     pub(crate) throughput: Vec<Line>,
     /// p50 and p99 in microseconds by calls in flight.
     pub(crate) latency: Vec<(Line, Line)>,
+    /// Latency over time while hosts come and go.
+    pub(crate) course: Vec<Course>,
     goals: Vec<Goal>,
     json: Map<String, Value>,
+    broken: Vec<String>,
 }
 
 impl Part {
+    /// Says what must never be, whatever the machine: the figures are shown, and the run fails.
+    pub(crate) fn broken(&mut self, what: String) {
+        self.broken.push(what);
+    }
+
     pub(crate) fn goal(&mut self, goal: Goal) {
         self.goals.push(goal);
     }
@@ -126,6 +134,8 @@ impl Report {
             self.broken.push(format!("{}: {error:#}", started.section.name()));
             Part::default()
         });
+        let broken = std::mem::take(&mut part.broken);
+        self.broken.extend(broken.into_iter().map(|what| format!("{}: {what}", started.section.name())));
         let section = json!({
             "load_before": started.load,
             "load_after": machine::load(),
@@ -136,9 +146,9 @@ impl Report {
         self.parts.push(part);
     }
 
-    /// An error if a section could not be measured. That a goal is missed is none.
+    /// An error if a section could not be measured, or a call was lost or answered wrongly. That a goal is missed is none.
     pub(crate) fn broken(&self) -> Result<()> {
-        ensure!(self.broken.is_empty(), "not everything could be measured: {}", self.broken.join("; "));
+        ensure!(self.broken.is_empty(), "this must not be: {}", self.broken.join("; "));
         Ok(())
     }
 
@@ -176,6 +186,9 @@ impl Report {
         }
         for table in self.parts.iter().flat_map(|part| &part.tables) {
             text += &format!("\n{}:\n\n{table}", table.title);
+            if !table.note.is_empty() {
+                text += &format!("\n{}\n", table.note);
+            }
         }
         let mut goals = Table::new("Goals", &["goal", "figure", "aim", "met"]);
         for goal in self.goals() {
@@ -234,6 +247,13 @@ impl Report {
             let p50 = lines(|part| part.latency.iter().map(|(p50, _)| p50.clone()).collect());
             let p99 = lines(|part| part.latency.iter().map(|(_, p99)| p99.clone()).collect());
             plots::latency(&dir.join(file), name, &p50, &p99)?;
+            pictures += &format!("\n![{name}]({file})\n");
+            written.push(dir.join(file));
+        }
+        let course: Vec<Course> = self.parts.iter().flat_map(|part| part.course.clone()).collect();
+        if !course.is_empty() {
+            let (name, file) = ("Latency while hosts are killed, and while they are replaced", "bench-fleet.svg");
+            plots::course(&dir.join(file), &course)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(file));
         }

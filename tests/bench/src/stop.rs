@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::report::{Goal, Part};
-use crate::table::{Table, largest, median};
+use crate::table::{Table, largest, median, quantile};
 
 /// How many functions the idle host has.
 const IDLE_FUNCTIONS: u32 = 20;
@@ -38,9 +38,7 @@ pub(crate) async fn measure(plan: &Plan, bar: &ProgressBar) -> Result<Part> {
     let wakes = wakes_us(plan).await?;
     bar.inc(1);
     row(&mut table, "wake-up of a blocked reader", &wakes, "µs");
-    let mut sorted = wakes.clone();
-    sorted.sort_by(f64::total_cmp);
-    let p99 = sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)];
+    let p99 = quantile(wakes.iter().copied(), 0.99);
     part.goal(Goal::at_most("7", "wake-up of a reader, p99", p99, WAKE_US, format!("{p99:.0} µs"), "µs"));
 
     bar.set_message(format!("{} s of silence", plan.idle.as_secs()));

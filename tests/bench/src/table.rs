@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
     pub(crate) title: String,
+    /// What a reader has to know to understand the figures; empty if the head says it all.
+    pub(crate) note: &'static str,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
@@ -13,7 +15,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(title: &str, head: &[&str]) -> Self {
         let head = head.iter().map(|text| (*text).to_owned()).collect();
-        Self { title: title.to_owned(), head, rows: Vec::new() }
+        Self { title: title.to_owned(), note: "", head, rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -60,6 +62,14 @@ pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The figure that `share` of these did not exceed, such as 0.99. None of none.
+pub(crate) fn quantile(figures: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    let at = (figures.len() as f64 * share) as usize;
+    figures.get(at.min(figures.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// The largest of these figures.
