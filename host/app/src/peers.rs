@@ -12,6 +12,8 @@ use tokio::time::Instant;
 const STEADY: Duration = Duration::from_secs(3);
 /// Looks in a row that a host has to miss.
 const MISSES: u8 = 2;
+/// The least time between two of them: a host that makes its connections anew has to have had time for it.
+const APART: Duration = Duration::from_millis(200);
 
 struct Peer {
     record: Option<HostRecord>,
@@ -19,6 +21,8 @@ struct Peer {
     /// When it was last seen: its sign of life, or its connection.
     seen_at: Instant,
     misses: u8,
+    /// When the last of them was.
+    missed_at: Option<Instant>,
 }
 
 /// What a roll call showed.
@@ -93,8 +97,10 @@ impl Peers {
                 continue;
             }
             let beat_at = now.checked_sub(silent_for).unwrap_or(now);
-            let (misses, there_at) = before.remove(&id).map_or((0, beat_at), |peer| (peer.misses, peer.seen_at));
-            self.online.insert(id, Peer { record, silent_for, seen_at: beat_at.max(there_at), misses });
+            let known = before.remove(&id);
+            let seen_at = known.as_ref().map_or(beat_at, |peer| peer.seen_at.max(beat_at));
+            let (misses, missed_at) = known.map_or((0, None), |peer| (peer.misses, peer.missed_at));
+            self.online.insert(id, Peer { record, silent_for, seen_at, misses, missed_at });
         }
         call.left = before.into_keys().collect();
         let is_heard = self.heard_since.is_some_and(|since| now.duration_since(since) >= STEADY.min(lease));
@@ -118,7 +124,11 @@ impl Peers {
             if *is_there {
                 peer.seen_at = now;
             }
-            peer.misses = if *is_there || !is_steady { 0 } else { peer.misses.saturating_add(1) };
+            if *is_there || !is_steady {
+                (peer.misses, peer.missed_at) = (0, None);
+            } else if peer.missed_at.is_none_or(|at| now.duration_since(at) >= APART) {
+                (peer.misses, peer.missed_at) = (peer.misses.saturating_add(1), Some(now));
+            }
             if peer.misses >= MISSES {
                 suspects.push(id.clone());
             }
@@ -131,7 +141,8 @@ impl Peers {
         if now >= self.steady_from
             && let Some(peer) = self.online.get_mut(host)
         {
-            peer.misses = peer.misses.max(MISSES - 1);
+            // The time between its own looks has passed.
+            (peer.misses, peer.missed_at) = (peer.misses.max(MISSES - 1), None);
         }
     }
 
@@ -224,12 +235,15 @@ mod tests {
         let mut peers = Peers::new(id("me"), now);
         peers.take_in(vec![seen("me", 0), seen("a", 0)], LEASE, now);
         let a = [id("a")];
-        assert!(peers.look(&a, &[false], now).is_empty());
-        assert!(peers.look(&a, &[true], now).is_empty());
-        assert!(peers.look(&a, &[false], now).is_empty());
+        let at = |ms| now + Duration::from_millis(ms);
+        assert!(peers.look(&a, &[false], at(0)).is_empty());
+        assert!(peers.look(&a, &[true], at(250)).is_empty());
+        assert!(peers.look(&a, &[false], at(500)).is_empty());
+        // Two looks at nearly the same time are one.
+        assert!(peers.look(&a, &[false], at(510)).is_empty());
         // A roll call between two looks forgives nothing.
-        peers.take_in(vec![seen("me", 0), seen("a", 0)], LEASE, now);
-        assert_eq!(peers.look(&a, &[false], now), a);
+        peers.take_in(vec![seen("me", 0), seen("a", 0)], LEASE, at(600));
+        assert_eq!(peers.look(&a, &[false], at(750)), a);
     }
 
     #[test]
@@ -245,7 +259,7 @@ mod tests {
         }
         let later = now + STEADY;
         assert!(peers.look(&a, &[false], later).is_empty());
-        assert_eq!(peers.look(&a, &[false], later), a);
+        assert_eq!(peers.look(&a, &[false], later + APART), a);
     }
 
     #[test]

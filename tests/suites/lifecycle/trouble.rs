@@ -40,13 +40,7 @@ impl Before {
     /// While the trouble lasts: the host runs and waits, and says so to whoever asks whether calls may be sent to it,
     /// if it `is_trouble` for callers. `connections` is how many it has made meanwhile, where that
     /// is known.
-    async fn check_calm(
-        &self,
-        stage: &mut Stage,
-        host: &mut Host,
-        connections: usize,
-        is_trouble: bool,
-    ) -> Result<()> {
+    async fn check_calm(&self, stage: &mut Stage, host: &mut Host, connections: usize, is_trouble: bool) -> Result<()> {
         ensure!(host.runs()?, "a host never exits because Redis is in trouble");
         let http = Http::of(host).await?;
         if is_trouble {
