@@ -85,9 +85,9 @@ impl Backoff {
 }
 
 impl Drop for Backoff {
-    /// A task that has ended has no trouble any more.
+    /// A task that has ended has no trouble any more; that says nothing of Redis.
     fn drop(&mut self) {
-        self.succeeded();
+        self.trouble.now.lock().unwrap_or_else(PoisonError::into_inner).failing.remove(self.what);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::announcer::{Announcer, News};
 use crate::backoff::Trouble;
@@ -105,6 +106,7 @@ impl Host {
         // Without functions there is nothing to load.
         let (first_pass_done, first_pass) = watch::channel(!config.functions);
         let (record_written, record_seen) = watch::channel(0);
+        let entrants = TaskTracker::new();
         let front = Front {
             host: shared.id.clone(),
             queue: shared.queue.clone(),
@@ -115,6 +117,7 @@ impl Host {
             state: state_seen.clone(),
             first_pass: first_pass.clone(),
             fault: shared.fault.clone(),
+            entrants: entrants.clone(),
         };
         let gateway = match config.http.clone() {
             Some(http) => Some(front.bind(http, broker).await?),
@@ -202,6 +205,7 @@ impl Host {
             news: Some(news),
             hands,
             stop,
+            entrants,
             hang_up,
             last,
             timeout: config.drain_timeout,

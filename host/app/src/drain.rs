@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::announcer::News;
 use crate::catalog::Published;
@@ -75,6 +76,8 @@ pub(crate) struct Drain {
     pub(crate) hands: Option<Hands>,
     /// Ends what brings calls in.
     pub(crate) stop: CancellationToken,
+    /// The HTTP requests whose calls are on their way to Redis.
+    pub(crate) entrants: TaskTracker,
     /// Ends the gateway, which has refused new calls since the drain began.
     pub(crate) hang_up: CancellationToken,
     /// Ends what is needed while attempts finish.
@@ -93,6 +96,9 @@ impl Drain {
         let hard_end = end + GRACE;
         let step = || hard_end.min(Instant::now() + STEP_MAX);
         self.announce(Notice::Shutdown, step()).await;
+        // Calls that HTTP let in before the door was closed are on their way into their streams; they are still read.
+        self.entrants.close();
+        _ = timeout_at(step(), self.entrants.wait()).await;
         self.stop.cancel();
         self.stop_taking(&mut intake, step()).await;
         self.let_finish(end).await;
@@ -102,8 +108,8 @@ impl Drain {
         // Nothing can send any more; the settler ends when what it has is settled.
         self.hands = None;
         intake.abort_all();
-        if let Some(settler) = settler
-            && (settler.is_finished() || timeout_at(step(), settler).await.is_err())
+        if let Some(settler) = settler.filter(|settler| !settler.is_finished())
+            && timeout_at(step(), settler).await.is_err()
         {
             tracing::warn!("Redis takes no results; their calls run again elsewhere when their leases lapse");
         }

@@ -9,6 +9,7 @@ use baton_model::{HostId, HostState, ReplyTo};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::backoff::Trouble;
 use crate::flights::Flights;
@@ -30,6 +31,7 @@ pub(crate) struct Front {
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) first_pass: watch::Receiver<bool>,
     pub(crate) fault: CancellationToken,
+    pub(crate) entrants: TaskTracker,
 }
 
 impl Front {
@@ -49,6 +51,7 @@ impl Front {
             metrics: metrics(self.metrics.clone()),
             http_meter: self.metrics.http_meter(),
             fault: self.fault.clone(),
+            entrants: self.entrants.clone(),
             executions: executions(self.flights.clone(), self.metrics.clone()),
             status: Arc::new(move || self.status()),
         };
@@ -79,7 +82,7 @@ fn reachable(queue: Arc<Queue>, trouble: Arc<Trouble>) -> Ask<bool> {
             match *last {
                 Some((at, answered)) if at.elapsed() < FRESH => answered,
                 _ => {
-                    let answered = timeout(ANSWER_MAX, queue.ping()).await.is_ok_and(|answer| answer.is_ok());
+                    let answered = timeout(ANSWER_MAX, queue.probe()).await.is_ok_and(|answer| answer.is_ok());
                     *last = Some((Instant::now(), answered));
                     answered
                 }

@@ -54,15 +54,12 @@ impl Keeper {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new("keeping this host's record", &self.trouble);
         let mut changes = self.catalog.changes();
-        let mut next = Next::Register;
         loop {
             let began = Instant::now();
             let Err(error) = tokio::select! {
-                ended = self.stand(next, &mut changes, &mut backoff) => ended,
+                ended = self.stand(&mut changes, &mut backoff) => ended,
                 () = stop.cancelled() => return,
             };
-            // If the record is there still, so is this host's place.
-            next = Next::Beat;
             let wait = async {
                 backoff.failed(&error).await;
                 // One that comes about and breaks again and again is not to be had at any price.
@@ -78,11 +75,12 @@ impl Keeper {
     /// Keeps it on one connection, as long as that lasts.
     async fn stand(
         &mut self,
-        mut next: Next,
         changes: &mut watch::Receiver<u64>,
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, BrokerError> {
         let mut standing = self.presence.stand(&self.record.id).await?;
+        // Others may have taken this host out meanwhile, and it may have missed who came and went.
+        let mut next = Next::Register;
         loop {
             let began = Instant::now();
             match self.write(&mut standing, next, changes).await {
@@ -141,12 +139,13 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep_until(beat_at) => return Ok(Next::Beat),
                 // At a start, functions come one by one; the record is written for all that come together.
-                _ = changes.changed() => {
+                // A sender that is gone has nothing more to say; at a drain, the watcher's is.
+                Ok(()) = changes.changed() => {
                     tokio::time::sleep_until(began + COALESCE).await;
                     return Ok(Next::Update);
                 }
-                _ = self.state.changed() => return Ok(Next::Update),
-                _ = self.missing.changed() => return Ok(Next::Register),
+                Ok(()) = self.state.changed() => return Ok(Next::Update),
+                Ok(()) = self.missing.changed() => return Ok(Next::Register),
                 word = standing.next_word() => match word? {
                     Word::Calls(question) => standing.answer(&question, &self.flights.calls(&self.record.id)).await?,
                     // Hints: the watcher finds out by itself, only later.

@@ -36,6 +36,12 @@ pub(crate) struct RollCall {
     pub(crate) left: Vec<HostId>,
 }
 
+/// For how long a host's own sign of life has to have come in time before it judges others by theirs: they get as
+/// long to be heard again.
+fn heard_for(lease: Duration) -> Duration {
+    lease.mul_f64(0.5).max(STEADY.min(lease))
+}
+
 /// The other hosts.
 pub(crate) struct Peers {
     me: HostId,
@@ -103,12 +109,11 @@ impl Peers {
             self.online.insert(id, Peer { record, silent_for, seen_at, misses, missed_at });
         }
         call.left = before.into_keys().collect();
-        let is_heard = self.heard_since.is_some_and(|since| now.duration_since(since) >= STEADY.min(lease));
+        let is_heard = self.heard_since.is_some_and(|since| now.duration_since(since) >= heard_for(lease));
         if is_heard && now >= self.steady_from {
             let is_silent = |peer: &Peer| {
-                // Without a record nobody knows its lease; it is taken to be like this host's.
-                let after = peer.record.as_ref().map_or(lease.mul_f64(4.0 / 3.0), HostRecord::silent_after);
-                peer.silent_for > after
+                // Without a record nobody knows when it was last heard.
+                peer.record.as_ref().is_some_and(|record| peer.silent_for > record.silent_after())
             };
             call.silent = self.online.iter().filter(|(_, peer)| is_silent(peer)).map(|(id, _)| id.clone()).collect();
         }
@@ -141,7 +146,8 @@ impl Peers {
         if now >= self.steady_from
             && let Some(peer) = self.online.get_mut(host)
         {
-            // The time between its own looks has passed.
+            // The time between its own looks has passed, and it takes the calls of that host in any case: whoever is
+            // to have a share of them has to look now.
             (peer.misses, peer.missed_at) = (peer.misses.max(MISSES - 1), None);
         }
     }
@@ -175,9 +181,20 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// The others' ids.
-    pub(crate) fn others(&self) -> &[HostId] {
-        &self.live
+    /// Whether there are others.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.live.is_empty()
+    }
+
+    /// The others, each with how long its leases last; none that is known if it did not say.
+    pub(crate) fn others(&self) -> Vec<(HostId, Duration)> {
+        let said = |host: &HostId| self.records.iter().find(|record| record.id == *host).map(|record| record.lease_ms);
+        self.live.iter().map(|host| (host.clone(), Duration::from_millis(said(host).unwrap_or(0)))).collect()
+    }
+
+    /// Whether another host is there.
+    pub(crate) fn has(&self, host: &HostId) -> bool {
+        self.live.contains(host)
     }
 
     /// How many hosts take calls of `function`, this one included, and which of them this one is.
@@ -279,13 +296,13 @@ mod tests {
         let mut peers = Peers::new(id("me"), now);
         let mut at = |own, other, now| peers.take_in(vec![seen("me", own), seen("a", other)], LEASE, now).silent;
         assert!(at(1, 50, now).is_empty(), "one look is no ground");
-        let later = now + STEADY;
+        let later = now + heard_for(LEASE);
         assert_eq!(at(1, 41, later), [id("a")]);
         assert!(at(1, 39, later).is_empty(), "a lease and a third are not over");
         // Redis stood still for everybody.
         assert!(at(50, 50, later).is_empty());
         assert!(at(0, 50, later).is_empty(), "the other gets as long to be heard again");
-        assert_eq!(at(0, 50, later + STEADY), [id("a")]);
+        assert_eq!(at(0, 50, later + heard_for(LEASE)), [id("a")]);
     }
 
     #[test]

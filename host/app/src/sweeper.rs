@@ -23,6 +23,8 @@ use crate::runner::{Runner, ToSettler};
 use crate::seats::{Seat, Seats};
 use crate::watcher::Gone;
 
+/// The most gone hosts that are remembered for one function.
+const LEFT_MAX: usize = 64;
 /// The most entries that one look claims.
 const CLAIM_MAX: usize = 64;
 
@@ -32,6 +34,8 @@ const ROUND_EVERY: u32 = 4;
 const ROUND_WITH_OTHERS: usize = 16;
 /// How long the other survivors have to take their share of what a gone host left; then whoever can takes it.
 const SHARED_FOR: Duration = Duration::from_millis(400);
+/// For how long it is sure that a gone host has not come back. Then Redis is asked before anything is taken from it.
+const SURE_FOR: Duration = Duration::from_secs(1);
 /// How long a look waits for entries that another host should take.
 const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -93,7 +97,7 @@ impl Sweeper {
                 }
                 () = stop.cancelled() => return,
             }
-            match self.look(&mut agenda).await {
+            match self.look(&mut agenda, &stop).await {
                 Ok(()) => backoff.succeeded(),
                 Err(error) => tokio::select! {
                     () = backoff.failed(&error) => {}
@@ -103,17 +107,20 @@ impl Sweeper {
         }
     }
 
-    async fn look(&self, agenda: &mut Agenda) -> Result<(), BrokerError> {
+    async fn look(&self, agenda: &mut Agenda, stop: &CancellationToken) -> Result<(), BrokerError> {
         let now = Instant::now();
         let Some(roster) = self.roster.borrow().clone() else { return Ok(()) };
         if agenda.round_at <= now {
-            agenda.go_round(&self.catalog, !roster.others().is_empty(), now);
+            agenda.go_round(&self.catalog, roster.has_others(), now);
             agenda.round_at = now + self.lease;
         }
         let due: Vec<FunctionId> =
             agenda.due.iter().filter(|(_, at)| **at <= now).map(|(function, _)| function.clone()).collect();
         for function in due {
-            let next = match self.sweep(&function, &roster, agenda).await {
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+            let next = match self.sweep(&function, agenda, stop).await {
                 Ok(next) => next,
                 Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
                     // The fault lies with this function's keys. The others are looked at all the same.
@@ -138,26 +145,29 @@ impl Sweeper {
     async fn sweep(
         &self,
         function: &FunctionId,
-        roster: &Roster,
         agenda: &mut Agenda,
+        stop: &CancellationToken,
     ) -> Result<Option<Duration>, BrokerError> {
         let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect();
-        let gone = agenda.left.get(function).cloned().unwrap_or_default();
-        let ids: Vec<HostId> = gone.keys().cloned().collect();
-        if seats.is_empty() && !ids.is_empty() {
-            seats.push(self.seat_in_turn().await);
+        if seats.is_empty() && agenda.left.contains_key(function) {
+            let Some(seat) = self.seat_in_turn(stop).await else { return Ok(None) };
+            seats.push(seat);
         }
+        // As it is now: to get a seat may have taken long.
+        let Some(roster) = self.roster.borrow().clone() else { return Ok(Some(self.lease)) };
+        let (ids, is_shared) = self.gone_of(function, &roster, agenda).await?;
         // Each survivor takes its share at once; what is left a little later is anybody's.
-        let is_shared = gone.values().all(|since| since.elapsed() < SHARED_FOR);
         let share = if is_shared { roster.share(function) } else { (1, 0) };
-        let plan = |cut, room| SweepPlan { live: roster.others(), gone: &ids, cut, share, room };
+        let live = roster.others();
+        let plan = |cut, room| SweepPlan { live: &live, gone: &ids, cut, share, room };
         let mut swept = self.queue.sweep(&self.host, function, plan(&[], seats.len())).await?;
         self.board(function, &mut swept, &mut seats).await;
         if !swept.whole.is_empty() {
             // Somebody's leases have lapsed. What that host may still have on its way must not arrive any more.
             let silent = std::mem::take(&mut swept.whole);
             if seats.is_empty() {
-                seats.push(self.seat_in_turn().await);
+                let Some(seat) = self.seat_in_turn(stop).await else { return Ok(None) };
+                seats.push(seat);
             }
             // Nothing may come between the cut and the claim in which that host could go on and fall silent again.
             self.presence.cut_off(&silent, Cut::Settling).await?;
@@ -180,6 +190,24 @@ impl Sweeper {
         Ok(swept.backlog.next_lapse.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(5) }))
     }
 
+    /// The hosts that are gone and may have left calls of `function`, and whether it is so lately that other survivors
+    /// are to have their share. Those that came back are not among them.
+    async fn gone_of(
+        &self,
+        function: &FunctionId,
+        roster: &Roster,
+        agenda: &mut Agenda,
+    ) -> Result<(Vec<HostId>, bool), BrokerError> {
+        let Some(left) = agenda.left.get_mut(function) else { return Ok((Vec::new(), true)) };
+        left.retain(|host, _| !roster.has(host));
+        let is_shared = left.values().all(|since| since.elapsed() < SHARED_FOR);
+        let ids: Vec<HostId> = left.keys().cloned().collect();
+        if left.values().all(|since| since.elapsed() < SURE_FOR) {
+            return Ok((ids, is_shared));
+        }
+        Ok((self.presence.without_connection(&ids).await?, is_shared))
+    }
+
     /// Starts what was claimed, each call on a seat of its own.
     async fn board(&self, function: &FunctionId, swept: &mut Swept, seats: &mut Vec<Seat>) {
         if swept.claimed.is_empty() {
@@ -194,17 +222,21 @@ impl Sweeper {
         self.runner.start(batch, &self.settler).await;
     }
 
-    /// Waits in turn for a seat. The reader may hold all that are free, and gives them back when it is woken; whoever
+    /// Waits in turn for a seat; none if this host is ending. The reader may hold all that are free, and gives them back when it is woken; whoever
     /// waits here is served before it takes new ones.
-    async fn seat_in_turn(&self) -> Seat {
+    async fn seat_in_turn(&self, stop: &CancellationToken) -> Option<Seat> {
         let seat = self.seats.take_up_to(1);
         tokio::pin!(seat);
         tokio::select! {
             biased;
-            seat = &mut seat => return seat,
+            seat = &mut seat => return Some(seat),
+            () = stop.cancelled() => return None,
             () = self.alarm.waker.wake() => {}
         }
-        seat.await
+        tokio::select! {
+            seat = seat => Some(seat),
+            () = stop.cancelled() => None,
+        }
     }
 }
 
@@ -224,7 +256,6 @@ impl Agenda {
     fn take_in(&mut self, catalog: &Published) {
         let catalog = catalog.snapshot();
         self.due.retain(|function, _| catalog.get(function).is_some());
-        self.left.retain(|function, _| catalog.get(function).is_some());
         self.seen.retain(|function| catalog.get(function).is_some());
         for function in catalog.functions() {
             if self.seen.insert(function.clone()) {
@@ -237,13 +268,25 @@ impl Agenda {
     fn take_over(&mut self, gone: Gone, catalog: &Published) {
         let now = Instant::now();
         let catalog = catalog.snapshot();
-        let functions = gone.functions.unwrap_or_else(|| catalog.functions().cloned().collect());
-        for function in functions.into_iter().filter(|function| catalog.get(function).is_some()) {
-            self.due.insert(function.clone(), now);
+        // What it had is looked at, and what this host has: a record may be a moment old. What is not loaded yet is
+        // looked at when it is.
+        let had = gone.functions.unwrap_or_default().into_iter();
+        let functions: BTreeSet<FunctionId> = had.chain(catalog.functions().cloned()).collect();
+        for function in functions {
+            if catalog.get(&function).is_some() {
+                self.due.insert(function.clone(), now);
+            }
             match gone.reason {
                 // A silent one may come back. Its calls are taken when their leases have lapsed.
                 OfflineReason::Silent | OfflineReason::Shutdown => {}
-                OfflineReason::Crashed => _ = self.left.entry(function).or_default().insert(gone.host.clone(), now),
+                OfflineReason::Crashed => {
+                    let left = self.left.entry(function).or_default();
+                    left.insert(gone.host.clone(), now);
+                    while left.len() > LEFT_MAX {
+                        let oldest = left.iter().min_by_key(|(_, since)| **since).map(|(host, _)| host.clone());
+                        oldest.iter().for_each(|host| _ = left.remove(host));
+                    }
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::{BrokerError, Cut, Notice, Presence, Queue, Word};
+use baton_broker::{BrokerError, Cut, Notice, Presence, Queue, UPTIME_MIN, Word};
 use baton_model::{FunctionId, HostId, HostRecord, OfflineReason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -23,8 +23,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ROLL_MIN: Duration = Duration::from_millis(250);
 /// A look that took so long, or came so late, says nothing about the others.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long Redis has to have run before its connections say anything.
-const UPTIME_MIN: Duration = Duration::from_secs(5);
 
 /// A host whose calls are to be taken over.
 pub(crate) struct Gone {
@@ -61,6 +59,7 @@ impl Watcher {
         let mut roll_at = Instant::now();
         let mut last = Instant::now();
         let mut is_first = true;
+        let mut rolled = Instant::now() - ROLL_MIN;
         loop {
             let next = if peers.has_any() { roll_at.min(last + LOOK_EVERY) } else { roll_at };
             let word = tokio::select! {
@@ -70,25 +69,39 @@ impl Watcher {
             };
             let now = Instant::now();
             // This process stood still. Whatever it sees now is older than it seems.
-            if now.duration_since(next.max(last)) > SLOW && word.is_none() {
+            if now.saturating_duration_since(next.max(last)) > SLOW {
                 peers.disturbed(now);
             }
             match word {
-                Some(Word::Joined(host)) if host != self.host => roll_at = now,
-                Some(Word::Gone(host, OfflineReason::Shutdown)) => peers.forget(&host),
+                // At a start of many hosts words come in swarms; one roll call answers them all.
+                Some(Word::Joined(_) | Word::Gone(_, OfflineReason::Silent)) => {
+                    roll_at = roll_at.min(now.max(rolled + ROLL_MIN))
+                }
+                Some(Word::Gone(host, OfflineReason::Shutdown)) => {
+                    // What it could not hand over waits for its leases.
+                    let record = peers.record(&host).cloned();
+                    peers.forget(&host);
+                    self.take_over(host, OfflineReason::Shutdown, record.as_ref());
+                }
                 Some(Word::Gone(host, OfflineReason::Crashed)) => peers.hear_gone(&host, now),
-                Some(Word::Gone(_, OfflineReason::Silent)) => roll_at = now,
-                Some(Word::Joined(_) | Word::Calls(_)) | None => {}
+                Some(Word::Calls(_)) | None => {}
             }
             let looked = async {
-                if is_first && self.presence.uptime().await? < UPTIME_MIN {
-                    peers.disturbed(now);
+                if is_first {
+                    // A server may forbid the question; then it is taken to be young.
+                    if self.presence.uptime().await.unwrap_or_default() < UPTIME_MIN {
+                        peers.disturbed(now);
+                    }
+                    self.inherit_from_the_gone().await?;
+                    is_first = false;
                 }
-                is_first = false;
                 if roll_at <= Instant::now() {
                     self.call_the_roll(&mut peers).await?;
+                    rolled = Instant::now();
                     let pause = if peers.has_any() { self.lease / 4 } else { self.lease * 2 };
-                    roll_at = Instant::now() + pause.max(ROLL_MIN);
+                    roll_at = rolled + pause.max(ROLL_MIN);
+                    // Whatever the look brings: others need to know who is there.
+                    self.roster.send_replace(Some(peers.roster()));
                 }
                 self.look(&mut peers).await
             };
@@ -110,6 +123,16 @@ impl Watcher {
         }
     }
 
+    /// Hosts that crashed lately, as another host saw: those that run functions may all have come later.
+    async fn inherit_from_the_gone(&self) -> Result<(), BrokerError> {
+        for record in self.presence.gone().await? {
+            if record.reason == Some(OfflineReason::Crashed) {
+                self.take_over(record.id.clone(), OfflineReason::Crashed, Some(&record));
+            }
+        }
+        Ok(())
+    }
+
     async fn call_the_roll(&self, peers: &mut Peers) -> Result<(), BrokerError> {
         let roll = self.presence.roll().await?;
         let call = peers.take_in(roll, self.lease, Instant::now());
@@ -118,10 +141,8 @@ impl Watcher {
         }
         for host in call.left {
             // It left, or another host saw that it is gone while this one was not told.
-            match self.presence.reason(&host).await? {
-                Some(OfflineReason::Shutdown) => {}
-                reason => self.take_over(host, reason.unwrap_or(OfflineReason::Silent), None),
-            }
+            let reason = self.presence.reason(&host).await.ok().flatten();
+            self.take_over(host, reason.unwrap_or(OfflineReason::Silent), None);
         }
         for host in call.silent {
             // What it is handed from now on nobody would look for before long, so it is handed nothing.

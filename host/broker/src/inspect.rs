@@ -189,7 +189,12 @@ impl Inspect {
         for function in functions {
             look.cmd("XPENDING").arg(self.keys.calls(function)).arg(GROUP);
         }
-        for answer in self.link.run_all(&look).await? {
+        let answers = match self.link.run_all(&look).await {
+            // The connection may have been closed while it was idle.
+            Err(BrokerError::Unreachable(_)) => self.link.run_all(&look).await?,
+            other => other?,
+        };
+        for answer in answers {
             // A stream without a group answers with an error: no host has anything of it.
             let Ok(summary) = redis::from_redis_value::<Summary>(answer) else { continue };
             for (host, count) in summary.3.unwrap_or_default() {

@@ -97,6 +97,11 @@ impl Keys {
         format!("{}:{{hosts}}:host:{host}", self.prefix)
     }
 
+    /// What is written to see whether Redis takes writes.
+    pub(crate) fn probe(&self) -> String {
+        format!("{}:{{hosts}}:probe", self.prefix)
+    }
+
     /// Where hosts put their answers to one question.
     pub(crate) fn answers(&self, question: &str) -> String {
         format!("{}:{{hosts}}:answers:{question}", self.prefix)

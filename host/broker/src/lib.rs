@@ -31,7 +31,7 @@ pub use keys::{Keys, Notice};
 pub use lease::{LeaseKeeper, Renewal};
 pub use link::BrokerConfig;
 pub use meter::{Meter, Role, RoleCounts};
-pub use presence::{Cut, Presence, Seen};
+pub use presence::{Cut, Presence, Seen, UPTIME_MIN};
 pub use queue::{Backlog, Queue, SweepPlan, Swept};
 pub use reader::{Delivery, Incoming, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use settle::{Settled, Settlement, Settler, Verdict};

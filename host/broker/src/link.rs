@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value, cmd};
+use redis::{Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value, cmd};
 use tokio::sync::Mutex;
 
 use crate::BrokerError;
 use crate::keys::Keys;
 use crate::meter::{Meter, Role};
+
+/// The commands that change nothing, of those that are sent one by one. Those by which hosts watch each other are not
+/// among them: there, a connection that was lost is news.
+const READS: [&[u8]; 6] = [b"GET", b"EXISTS", b"PING", b"LRANGE", b"SCAN", b"XPENDING"];
 
 /// How long a connection may take to come about.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -188,8 +192,22 @@ impl Link {
         Ok(fresh)
     }
 
-    /// Carries out one command.
+    /// Carries out one command. One that only reads is asked once more on a new connection, if it was the connection that
+    /// failed: Redis, or whatever stands between, may have closed it while it was idle.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
+        let only_reads = command.args_iter().next().is_some_and(|name| match name {
+            Arg::Simple(name) => READS.iter().any(|read| name.eq_ignore_ascii_case(read)),
+            _ => false,
+        });
+        match self.run_once(command).await {
+            Err(BrokerError::Unreachable(_)) if only_reads && self.open.lock().await.is_none() => {
+                self.run_once(command).await
+            }
+            other => other,
+        }
+    }
+
+    async fn run_once(&self, command: &Cmd) -> Result<Value, BrokerError> {
         let mut open = self.connection().await?;
         self.count(|meter, role| meter.sent(role, 1));
         let answer = open.connection.send_packed_command(command).await.and_then(Value::extract_error);

@@ -35,6 +35,9 @@ pub struct Seen {
     pub silent_for: Duration,
 }
 
+/// How long Redis has to have run before a missing connection says anything.
+pub const UPTIME_MIN: Duration = Duration::from_secs(5);
+
 /// Which of a gone host's connections Redis is to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
@@ -203,6 +206,18 @@ impl Presence {
         Ok(())
     }
 
+    /// The hosts that are gone, of the last day; those that were last seen come first.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn gone(&self) -> Result<Vec<HostRecord>, BrokerError> {
+        let latest = cmd("ZRANGE").arg(self.keys.offline()).arg(0).arg(OFFLINE_MAX).arg("REV").to_owned();
+        let latest: Vec<String> = read("ZRANGE", self.link.run(&latest).await?)?;
+        let ids = latest.iter().filter_map(|id| HostId::parse(id)).collect();
+        let records = self.seen(ids).await?.into_iter().filter_map(|seen| seen.record);
+        Ok(records.filter(|record| record.state == HostState::Offline).collect())
+    }
+
     /// All hosts of the last day as they are now, for people and programs to read: online ones, and gone ones with the
     /// reason. Sorted: those that are there first, then by when they were last seen.
     ///
@@ -211,12 +226,17 @@ impl Presence {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn survey(&self) -> Result<Vec<HostRecord>, BrokerError> {
+        match self.survey_once().await {
+            // The connection may have been closed while it was idle, which says nothing of Redis.
+            Err(BrokerError::Unreachable(_)) => self.survey_once().await,
+            other => other,
+        }
+    }
+
+    async fn survey_once(&self) -> Result<Vec<HostRecord>, BrokerError> {
         let online = self.roll().await?;
-        let latest = cmd("ZRANGE").arg(self.keys.offline()).arg(0).arg(OFFLINE_MAX).arg("REV").to_owned();
-        let latest: Vec<String> = read("ZRANGE", self.link.run(&latest).await?)?;
-        let is_online = |id: &HostId| online.iter().any(|seen| seen.id == *id);
-        let gone = latest.iter().filter_map(|id| HostId::parse(id)).filter(|id| !is_online(id)).collect();
-        let gone = self.seen(gone).await?.into_iter().filter_map(|seen| seen.record);
+        let is_online = |host: &HostRecord| online.iter().any(|seen| seen.id == host.id);
+        let gone: Vec<HostRecord> = self.gone().await?.into_iter().filter(|host| !is_online(host)).collect();
         let crashed = self.crashed(&online).await?;
         let now = now_ms();
         let judged = online.into_iter().filter_map(|seen| {
@@ -250,6 +270,10 @@ impl Presence {
             let there = self.are_there(&missing).await?;
             let mut there = there.into_iter();
             missing.retain(|_| !there.next().unwrap_or(true));
+        }
+        // Hosts come back one by one when Redis was started.
+        if missing.is_empty() || self.uptime().await.is_ok_and(|uptime| uptime < UPTIME_MIN) {
+            return Ok(Vec::new());
         }
         self.without_connection(&missing).await
     }

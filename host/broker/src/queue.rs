@@ -36,8 +36,8 @@ pub struct Swept {
 /// What a sweep goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepPlan<'a> {
-    /// The hosts that are known to live.
-    pub live: &'a [HostId],
+    /// The hosts that are known to live, with their own leases: another setting there is no reason to take theirs.
+    pub live: &'a [(HostId, Duration)],
     /// Hosts that are gone, connections and all: their entries are claimed whatever their leases.
     pub gone: &'a [HostId],
     /// Hosts that were cut off by [`crate::Presence::cut_off`]: their entries are claimed when their leases have lapsed.
@@ -101,6 +101,19 @@ impl Queue {
         self.link.run(&cmd("PING")).await.map(drop)
     }
 
+    /// Whether Redis takes writes: one that is full, read-only or away does not.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`] that says why it does not.
+    pub async fn probe(&self) -> Result<(), BrokerError> {
+        let write = cmd("SET").arg(self.keys.probe()).arg(1).arg("PX").arg(1000).to_owned();
+        match self.link.run(&write).await {
+            // A connection that Redis or somebody between closed while it was idle says nothing of Redis.
+            Err(BrokerError::Unreachable(_)) => self.link.run(&write).await.map(drop),
+            other => other.map(drop),
+        }
+    }
+
     /// Ends the server. Only for one that this process has started.
     ///
     /// # Errors
@@ -149,9 +162,12 @@ impl Queue {
         call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
         call.arg(shares.max(1)).arg(share).arg(gone.len()).arg(cut.len());
         let names = gone.iter().map(HostId::as_str).chain(cut.iter().map(String::as_str));
-        names.chain(live.iter().map(HostId::as_str)).for_each(|host| {
+        names.for_each(|host| {
             call.arg(host);
         });
+        for (host, lease) in live {
+            call.arg(host.as_str()).arg(millis(*lease));
+        }
         let answer = self.sweep.run(&self.link, &call).await?;
         let Value::Array(parts) = answer else { return Err(BrokerError::shape("sweep.lua", &answer)) };
         let (next_lapse, next_due, taken, whole, mine_left, others_left) = match <[Value; 6]>::try_from(parts) {

@@ -72,9 +72,10 @@ impl Standing {
     /// Any [`BrokerError`]; the standing is to be made anew.
     pub async fn register(&mut self, record: &HostRecord) -> Result<(), BrokerError> {
         let mut write = redis::pipe();
-        write.cmd("ZREM").arg(self.keys.offline()).arg(self.host.as_str());
-        write.cmd("SADD").arg(self.keys.online()).arg(self.host.as_str());
+        // The record first: who is online without one is held for somebody that nobody knows.
         write.add_command(self.write(record)?);
+        write.cmd("SADD").arg(self.keys.online()).arg(self.host.as_str());
+        write.cmd("ZREM").arg(self.keys.offline()).arg(self.host.as_str());
         write.cmd("PUBLISH").arg(self.keys.hosts_channel()).arg(Word::Joined(self.host.clone()).encode());
         let answers = self.connection.send_packed_commands(&write, 0, write.len()).await?;
         answers.into_iter().try_for_each(|answer| answer.extract_error().map(drop))?;

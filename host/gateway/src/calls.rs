@@ -138,8 +138,14 @@ async fn look(gate: &Gate, function: &FunctionId, id: &CallId, patience: Duratio
             () = tokio::time::sleep_until(end.min(Instant::now() + pause)) => {}
             () = gate.ending.cancelled() => break,
         }
-        if let Some(result) = gate.parts.caller.result(function, id).await.map_err(trouble)? {
-            return Ok(CallState::Ended(Box::new(result)));
+        match gate.parts.caller.result(function, id).await {
+            Ok(Some(result)) => return Ok(CallState::Ended(Box::new(result))),
+            Ok(None) => {}
+            // Whoever has time to wait for the result has time to wait for Redis.
+            Err(error @ (BrokerError::Unreachable(_) | BrokerError::Unable(_) | BrokerError::NoScript)) => {
+                tracing::debug!(%error, "waiting for a result goes on");
+            }
+            Err(error) => return Err(trouble(error)),
         }
         pause = (pause * 2).min(LOOK_MAX);
     }

@@ -13,6 +13,7 @@ use baton_model::{CallError, CallId, FunctionId, ResultDocument, Status};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::directory::Standing;
 use crate::door;
@@ -87,6 +88,14 @@ async fn earlier(gate: &Gate, function: &FunctionId, wishes: &Wishes) -> Result<
     gate.parts.caller.result(function, id).await.map_err(|error| gate.broker_problem(&error))
 }
 
+/// The last step before a call is Redis's: the door may have been closed while the body arrived. What has this is still
+/// read by a host that is ending.
+fn enter(gate: &Gate) -> Result<TaskTrackerToken, Problem> {
+    let entrant = gate.parts.entrants.token();
+    door::open(gate)?;
+    Ok(entrant)
+}
+
 /// `POST /v1/send/…`
 pub(crate) async fn send(
     State(gate): State<Arc<Gate>>,
@@ -99,6 +108,7 @@ pub(crate) async fn send(
     let id = match earlier(&gate, &function, &wishes).await? {
         Some(result) => result.id,
         None => {
+            let _entrant = enter(&gate)?;
             let sent = gate.parts.caller.send(&function, &payload, &wishes.options).await;
             sent.map_err(|error| gate.broker_problem(&error))?
         }
@@ -125,8 +135,9 @@ pub(crate) async fn call(
     if let Some(result) = earlier(&gate, &function, &wishes).await? {
         return Ok(answer(&function, result));
     }
+    let entrant = enter(&gate)?;
     let accepted = gate.parts.caller.accept(&function, &payload, &wishes.options).await;
-    drop(payload);
+    drop((payload, entrant));
     let mut accepted = accepted.map_err(|error| gate.broker_problem(&error))?;
     let patience = wishes.deadline.unwrap_or(Duration::MAX).min(gate.config.call_time_max);
     let result = tokio::select! {
@@ -205,6 +216,8 @@ pub(crate) fn answer(function: &FunctionId, result: ResultDocument) -> Response 
         }
         Status::Error => Problem::new(422, "rejected").code(code).detail(message),
         Status::Dead => {
+            // The rest, such as where a guest trapped, is for the function's owner and lies with the dead letter.
+            let message = message.lines().next().unwrap_or_default();
             Problem::new(502, "failed").code(code).detail(format!("{message}; the call is kept among the dead letters"))
         }
         Status::Expired => Problem::new(504, "deadline").detail(message),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use baton_broker::{Admin, BrokerError, Caller, Inspect, Presence};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::GatewayConfig;
 use crate::directory::Directory;
@@ -54,6 +55,9 @@ pub struct Parts {
     pub redis_reachable: Ask<bool>,
     /// The metrics as OpenMetrics text, `# EOF` included.
     pub metrics: Ask<String>,
+    /// Holds a token for each request whose call is on its way to Redis. Who ends the host waits for them after
+    /// `draining` is said, and reads what they brought.
+    pub entrants: TaskTracker,
     /// Counts each request.
     pub http_meter: HttpMeter,
     /// Cancelled when a request panics: that is a fault of the host, which then ends in order.
@@ -99,7 +103,7 @@ impl Gate {
             BrokerError::Unreachable(_) => {
                 tracing::debug!(%error, "a request could not be served");
                 Problem::new(503, "redis-unreachable")
-                    .detail("Redis cannot be reached. A call may or may not have been accepted; send it again with the same Idempotency-Key")
+                    .detail("Redis cannot be reached; try again a little later. A new call may or may not have been accepted: with an Idempotency-Key it can be sent again")
                     .retry_after(self.config.retry_after)
             }
             BrokerError::Unable(_) | BrokerError::NoScript => {

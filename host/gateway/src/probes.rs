@@ -30,7 +30,7 @@ pub(crate) async fn readyz(State(gate): State<Arc<Gate>>) -> Result<Response, Pr
     } else if !status.started {
         "this host has not loaded its functions yet"
     } else if !(gate.parts.redis_reachable)().await {
-        "Redis cannot be reached; the host goes on trying, `baton doctor` looks for the reason"
+        "Redis cannot be reached, or takes no writes; the host goes on trying, `baton doctor` looks for the reason"
     } else {
         return Ok(json_response(&json!({ "status": "ready" })));
     };

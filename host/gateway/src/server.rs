@@ -31,6 +31,8 @@ const HEADER_BYTES_LEAST: usize = 8192;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long answers that were made at the last moment may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a connection stays open after the order to end, for what is on its way on it.
+const LINGER: Duration = Duration::from_millis(300);
 /// How many connections beyond the limit are told so; the ones after them are closed without a word.
 const REFUSALS_MAX: usize = 64;
 
@@ -131,6 +133,15 @@ impl Bound {
                 });
             }
         }
+        // Those that connected before, and were not yet accepted, are told too.
+        while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
+            let Ok(seat) = seats.clone().try_acquire_owned() else { break };
+            let served = serve(http.clone(), stream, service.clone(), stop.clone());
+            connections.spawn(async move {
+                served.await;
+                drop(seat);
+            });
+        }
         drop(listener);
         end(&gate, connections).await;
     }
@@ -163,8 +174,15 @@ async fn serve(http: http1::Builder, stream: TcpStream, service: Router, stop: C
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // A request may be on its way on this connection. It is told that the host is ending, with which the
+            // connection closes; only one on which nothing comes is closed without a word.
+            match timeout(LINGER, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use baton_model::Digest;
-use baton_tests::settings::{PATIENCE, SEATS, full_length};
+use baton_tests::settings::{NO_FUNCTIONS, PATIENCE, SEATS, full_length};
 use baton_tests::{Batch, Fleet, Folder, HostPlan, Load, Stage, now_ms, sample};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -99,4 +99,33 @@ async fn the_calls_of_a_killed_host_are_shared_by_those_that_are_left() -> Resul
     batch.check_notices().await?;
     stage.caller.quiescent("sleep").await?;
     only_these_consume(&mut stage.caller, "sleep", &survivors).await
+}
+
+#[tokio::test]
+async fn whoever_comes_after_all_are_dead_takes_their_calls_over_at_once() -> Result<()> {
+    // With and without a front, which has no functions and yet is the first to see that the others are gone.
+    for has_front in [false, true] {
+        let mut stage = Stage::with(&["sleep"]).await?;
+        let mut fleet = Fleet::of(1, &stage.host(), &["sleep"]).await?;
+        let front = match has_front {
+            true => Some(stage.host().http().argument(NO_FUNCTIONS).start().await?),
+            false => None,
+        };
+        if let Some(front) = &front {
+            front.http().await?;
+        }
+        let mut batch = Batch::send(&stage.redis.address(), "sleep", r#"{"ms":1000}"#, 10).await?;
+        batch.owners().await?;
+        fleet.kill(0).await?;
+        if has_front {
+            fleet.until_state(0, "offline (crashed)", SOON).await?;
+        }
+        fleet.replace(0).await?;
+        // A sixth of a lease; a loaded machine may take a moment to start a host.
+        let answers = batch.answers(SOON).await?;
+        ensure!(answers.iter().all(|answer| answer.attempts == 2), "front: {has_front}: {answers:?}");
+        batch.check_notices().await?;
+        stage.caller.quiescent("sleep").await?;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use baton_model::Digest;
 use baton_tests::settings::{DRAIN_TIMEOUT, PATIENCE, SEATS, full_length};
-use baton_tests::{Batch, Fleet, Load, Signal, Stage, now_ms, sample};
+use baton_tests::{Batch, CommandStats, Fleet, Load, Signal, Stage, now_ms, sample};
 
 use super::{SOON, host_of, only_these_consume};
 
@@ -57,5 +57,21 @@ async fn a_host_that_is_killed_while_it_drains_loses_nothing() -> Result<()> {
         ensure!(u128::from(waited) < SOON.as_millis(), "it waited {waited} ms for its lease: {answer:?}");
     }
     batch.check_notices().await?;
+    stage.caller.quiescent("sleep").await
+}
+
+#[tokio::test]
+async fn a_host_that_drains_beside_others_leaves_redis_alone() -> Result<()> {
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let mut fleet = Fleet::of(2, &stage.host().setting(SEATS, 10), &["sleep"]).await?;
+    let mut batch = Batch::send(&stage.redis.address(), "sleep", r#"{"ms":3000}"#, 20).await?;
+    batch.owners().await?;
+    let before = CommandStats::read(stage.caller.connection()).await?;
+    fleet.signal(0, Signal::TERM)?;
+    ensure!(fleet.exit_within(0, PATIENCE).await?.code() == Some(0), "it leaves with 0");
+    let used = CommandStats::read(stage.caller.connection()).await?.since(&before);
+    // Two hosts look at each other some times a second for three seconds; one that spins does so some ten thousand times.
+    ensure!(used.total < 500, "a drain is quiet: {used}");
+    batch.answers(PATIENCE).await?;
     stage.caller.quiescent("sleep").await
 }

@@ -12,7 +12,8 @@
 -- ARGV[6]  which of them this host is, from 0 on
 -- ARGV[7]  how many hosts are gone: none of their connections stands, so no lease of theirs is worth anything
 -- ARGV[8]  how many hosts were cut off: their settling connections are closed, so nothing late can come from them
--- ARGV[9…] the ids of the gone ones, of those that were cut off, and of the hosts that are known to live
+-- ARGV[9…] the ids of the gone ones, then of those that were cut off, then of the hosts that are known to live, each of
+--          these with its own lease in ms
 --
 -- Returns
 --   [1] ms until the next foreign lease can lapse; 0 = one has lapsed but was over the limit; -1 = nobody else holds any
@@ -28,10 +29,9 @@ local shares, share = tonumber(ARGV[5]), tonumber(ARGV[6])
 local gone, cut, live = {}, {}, {}
 local last_gone = 8 + tonumber(ARGV[7])
 local last_cut = last_gone + tonumber(ARGV[8])
-for i = 9, #ARGV do
-  local set = i <= last_gone and gone or i <= last_cut and cut or live
-  set[ARGV[i]] = true
-end
+for i = 9, last_gone do gone[ARGV[i]] = true end
+for i = last_gone + 1, last_cut do cut[ARGV[i]] = true end
+for i = last_cut + 1, #ARGV, 2 do live[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local next_lapse = -1
 local function lapses_in(ms)
@@ -70,6 +70,7 @@ local function inherit(name)
 end
 
 local function take_lapsed(name)
+  local lease = math.max(lease, live[name] or 0)
   -- What has lapsed: one more than there is room for, to know whether something is left.
   local lapsed = redis.call('XPENDING', calls, group, 'IDLE', lease, '-', '+', room + 1, name)
   if #lapsed > 0 and not cut[name] then

@@ -54,7 +54,7 @@ pub(crate) async fn run(common: &Common, ps: &Ps) -> anyhow::Result<Exit> {
     }
     let presence = Presence::new(&broker)?;
     let admin = Admin::new(&broker)?;
-    let hosts = presence.survey().await?;
+    let mut hosts = presence.survey().await?;
 
     let mut rows: BTreeMap<FunctionId, Vec<Loaded>> = BTreeMap::new();
     for function in admin.functions().await? {
@@ -72,6 +72,11 @@ pub(crate) async fn run(common: &Common, ps: &Ps) -> anyhow::Result<Exit> {
         let healthy_hosts = hosts.iter().filter(|loaded| loaded.state == HostState::Online).count();
         let (available, callers_waiting) = (healthy_hosts > 0, healthy_hosts == 0 && depth.queued > 0);
         functions.push(FunctionRow { function, available, healthy_hosts, callers_waiting, hosts, depth });
+    }
+    let in_flight =
+        Inspect::new(&broker)?.in_flight(&functions.iter().map(|row| row.function.clone()).collect::<Vec<_>>()).await?;
+    for host in &mut hosts {
+        host.in_flight = in_flight.get(&host.id).copied().unwrap_or(0);
     }
     let overview = Overview { functions, machines: machines(&hosts), hosts };
     let mut out = std::io::stdout().lock();

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::host::{FakeHost, register};
 
@@ -126,6 +127,7 @@ impl Stage {
                 assert!(text.borrow().ends_with("# EOF\n"), "the metrics are not whole, as the test wants it");
                 Box::pin(ready((*text.borrow()).to_owned()))
             }),
+            entrants: TaskTracker::new(),
             http_meter: Arc::new(|_, _, _, _| {}),
             fault: fault.clone(),
         };
