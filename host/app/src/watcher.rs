@@ -139,6 +139,9 @@ impl Watcher {
         if call.am_i_missing {
             self.missing.send_modify(|n| *n += 1);
         }
+        if !call.left.is_empty() {
+            self.roster.send_replace(Some(peers.roster()));
+        }
         for host in call.left {
             // It left, or another host saw that it is gone while this one was not told.
             let reason = self.presence.reason(&host).await.ok().flatten();
@@ -183,6 +186,9 @@ impl Watcher {
         if reason == OfflineReason::Crashed {
             // The others see it at their next look as well; this saves them one.
             _ = self.presence.tell(&Word::Gone(host.clone(), reason)).await;
+            // Before its calls are taken over: from a host that is there nothing is taken.
+            peers.forget(host);
+            self.roster.send_replace(Some(peers.roster()));
             self.take_over(host.clone(), reason, record.as_ref());
         }
         let is_first = self.presence.part(host, record.as_ref()).await?;
