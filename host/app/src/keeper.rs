@@ -17,6 +17,8 @@ use crate::flights::Flights;
 const COALESCE: Duration = Duration::from_millis(50);
 /// Signs of life for each lease. A host counts as silent after a lease and a third, so one may be missed.
 const BEATS: f64 = 2.5;
+/// The least time between two connections.
+const STOOD_MIN: Duration = Duration::from_millis(300);
 
 /// Stands at Redis, gives signs of life, and writes the record when it changes.
 pub(crate) struct Keeper {
@@ -34,9 +36,6 @@ pub(crate) struct Keeper {
     pub(crate) words: mpsc::Sender<Word>,
     pub(crate) trouble: Arc<Trouble>,
 }
-
-/// The least time between two connections.
-const STOOD_MIN: Duration = Duration::from_millis(300);
 
 /// What is to be written next.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -86,7 +86,7 @@ impl Sweeper {
         let mut agenda = Agenda::new();
         let mut backoff = Backoff::new("looking after other hosts' calls", &self.trouble);
         loop {
-            agenda.take_in(&self.catalog);
+            agenda.take_in(&self.catalog, self.lease);
             let next = agenda.due.values().min().copied().unwrap_or(agenda.round_at).min(agenda.round_at);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -222,8 +222,8 @@ impl Sweeper {
         self.runner.start(batch, &self.settler).await;
     }
 
-    /// Waits in turn for a seat; none if this host is ending. The reader may hold all that are free, and gives them back when it is woken; whoever
-    /// waits here is served before it takes new ones.
+    /// Waits in turn for a seat; none if this host is ending. The reader may hold all that are free, and gives them back
+    /// when it is woken; whoever waits here is served before it takes new ones.
     async fn seat_in_turn(&self, stop: &CancellationToken) -> Option<Seat> {
         let seat = self.seats.take_up_to(1);
         tokio::pin!(seat);
@@ -252,9 +252,13 @@ impl Agenda {
         }
     }
 
-    /// What was loaded since the last time is looked at now; what was taken out, never again.
-    fn take_in(&mut self, catalog: &Published) {
+    /// What was loaded since the last time is looked at now; what was taken out, never again. What gone hosts left of a
+    /// function that is not here is remembered for two leases: by then it is found without.
+    fn take_in(&mut self, catalog: &Published, lease: Duration) {
         let catalog = catalog.snapshot();
+        self.left.retain(|function, hosts| {
+            catalog.get(function).is_some() || hosts.values().any(|since| since.elapsed() < lease * 2)
+        });
         self.due.retain(|function, _| catalog.get(function).is_some());
         self.seen.retain(|function| catalog.get(function).is_some());
         for function in catalog.functions() {
