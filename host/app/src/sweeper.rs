@@ -272,10 +272,11 @@ impl Agenda {
     fn take_over(&mut self, gone: Gone, catalog: &Published) {
         let now = Instant::now();
         let catalog = catalog.snapshot();
-        // What it had is looked at, and what this host has: a record may be a moment old. What is not loaded yet is
-        // looked at when it is.
-        let had = gone.functions.unwrap_or_default().into_iter();
-        let functions: BTreeSet<FunctionId> = had.chain(catalog.functions().cloned()).collect();
+        // What it had is looked at, and after a crash what this host has, too: a record may be a moment old. What is not
+        // loaded yet is looked at when it is.
+        let is_all = gone.reason == OfflineReason::Crashed || gone.functions.is_none();
+        let own = is_all.then(|| catalog.functions().cloned()).into_iter().flatten();
+        let functions: BTreeSet<FunctionId> = gone.functions.into_iter().flatten().chain(own).collect();
         for function in functions {
             if catalog.get(&function).is_some() {
                 self.due.insert(function.clone(), now);
