@@ -5,20 +5,28 @@
 
 mod call;
 mod decide;
+mod grants;
 mod host;
+mod http_target;
 mod id;
 mod limits;
 mod name;
 mod outcome;
+mod quotas;
 mod result;
 mod running;
+mod tenant;
 
 pub use call::{Call, Lease};
 pub use decide::{Disposition, RetryPolicy, decide};
+pub use grants::{BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, ScratchGrant, Setting};
 pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
+pub use http_target::{HttpTarget, HttpTargetError};
 pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
 pub use limits::Limits;
 pub use name::{FunctionId, Name, NameError};
 pub use outcome::{Outcome, Rejection, Reply};
+pub use quotas::{Over, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use running::{RunningCall, RunningState};
+pub use tenant::{TenantPolicy, Tenants, Token};

@@ -1,0 +1,26 @@
+//! How much of a host a tenant or a function may take. A limit that is not set does not bind.
+
+/// The quotas of a tenant, for all its functions together, or of one function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// The most attempts at once, on one host.
+    pub concurrency_max: Option<u32>,
+    /// The most attempts that begin in a second, on one host. A burst of one second's worth is let through.
+    pub calls_per_second: Option<u32>,
+    /// The most CPU time that guests may use, in milliseconds for each second, on one host.
+    pub cpu_ms_per_second: Option<u32>,
+    /// The most calls that wait, over all hosts. The gateway refuses more; see [`Over`].
+    pub queue_calls_max: Option<u64>,
+    /// The most bytes of payload that wait, over all hosts. The gateway refuses more.
+    pub queue_bytes_max: Option<u64>,
+}
+
+/// What the gateway does with a call that would wait because its tenant or its function is over concurrency or rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Over {
+    /// It takes the call, which waits in Redis for its turn.
+    #[default]
+    Wait,
+    /// It answers 429 with `Retry-After`.
+    Refuse,
+}
