@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_engine::{Component, Engine};
-use baton_model::{Digest, FunctionId, Limits, RetryPolicy};
+use baton_model::{Digest, FunctionId, Grants, Limits, RetryPolicy};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Revision;
@@ -67,7 +67,7 @@ impl Loader {
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
         };
-        match component.trial(&limits).await {
+        match component.trial(&limits, None).await {
             Ok(()) => {
                 // Only what was loaded has a name in the metrics.
                 let metrics = self.metrics.function(function);
@@ -98,7 +98,9 @@ impl Loader {
                 }
                 old.component.clone()
             }
-            _ => self.engine.load(&contents.component).map_err(|error| of_this(error.to_string()))?,
+            _ => {
+                self.engine.load(&contents.component, &Grants::default()).map_err(|error| of_this(error.to_string()))?
+            }
         };
         Ok(Draft { component, limits, retry })
     }

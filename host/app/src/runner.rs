@@ -130,7 +130,7 @@ impl Runner {
             }
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
-                let invocation = Invocation { call: call.clone(), limits: revision.limits, log };
+                let invocation = Invocation { call: call.clone(), limits: revision.limits, log, services: None };
                 let executed = revision.component.execute_timed(invocation).await;
                 revision.metrics.ran(executed.timings);
                 executed.outcome

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use baton_engine::{CompileSpeed, Component, Engine, EngineConfig, Invocation, LoadError, LogSink, LogStream, Tuning};
-use baton_model::{Call, CallId, Limits, Outcome};
+use baton_model::{Call, CallId, Grants, Limits, Outcome};
 use bytes::Bytes;
 
 const BATCHES: usize = 40;
@@ -47,7 +47,8 @@ async fn measure(component: &Component, call: &Arc<Call>) -> f64 {
     for batch in 0..=BATCHES {
         let start = Instant::now();
         for _ in 0..CALLS_PER_BATCH {
-            let invocation = Invocation { call: Arc::clone(call), limits: Limits::default(), log: Arc::clone(&log) };
+            let invocation =
+                Invocation { call: Arc::clone(call), limits: Limits::default(), log: Arc::clone(&log), services: None };
             match component.execute(invocation).await {
                 Outcome::Trapped { message } | Outcome::HostFault { message } => panic!("{message}"),
                 _ => {}
@@ -70,7 +71,7 @@ fn measure_blocking(component: &Component, call: &Arc<Call>) -> f64 {
 /// The component, and how many milliseconds it took to load.
 fn load(engine: &Engine, bytes: &[u8]) -> Result<(Component, f64), LoadError> {
     let start = Instant::now();
-    let component = engine.load(bytes)?;
+    let component = engine.load(bytes, &Grants::default())?;
     Ok((component, start.elapsed().as_secs_f64() * 1e3))
 }
 
@@ -94,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = tempfile::tempdir()?;
     let cached = Engine::new(EngineConfig { cache_dir: Some(cache.path().to_owned()), ..EngineConfig::default() })?;
     for (name, bytes) in components {
-        cached.load(&bytes)?;
+        cached.load(&bytes, &Grants::default())?;
         let (a, full_ms) = load(&tuned, &bytes)?;
         let (b, _) = load(&untuned, &bytes)?;
         let (_, quick_ms) = load(&quick, &bytes)?;

@@ -14,6 +14,7 @@ use crate::limiter::Limiter;
 use crate::loaded::Loaded;
 use crate::log::{CallLog, LogSink, LogStream};
 use crate::outcome::{self, Stage};
+use crate::services::Services;
 use crate::state::{RESOURCES_MAX, State};
 
 /// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
@@ -30,6 +31,8 @@ pub struct Invocation {
     pub limits: Limits,
     /// Where the guest's lines go.
     pub log: Arc<dyn LogSink>,
+    /// What the function was granted beside its call; none for most.
+    pub services: Option<Arc<Services>>,
 }
 
 /// How long the two halves of an attempt took.
@@ -65,13 +68,13 @@ impl Laps {
 }
 
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
-    let Invocation { call, limits, log } = invocation;
+    let Invocation { call, limits, log, services } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
         return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
     };
     let mut laps = Laps::default();
     let attempt = async {
-        let mut store = store(component, &limits, end, log);
+        let mut store = store(component, &limits, end, log, services);
         let answer = run(component, &mut store, &call, &mut laps).await;
         // Before the store goes: returning its memory is no part of the run.
         laps.ended = Some(Instant::now());
@@ -109,7 +112,11 @@ async fn run(
     function.baton_function_handler().call_handle(store, context, &call.payload).await
 }
 
-pub(crate) async fn trial(component: &Loaded, limits: &Limits) -> Result<(), LoadError> {
+pub(crate) async fn trial(
+    component: &Loaded,
+    limits: &Limits,
+    services: Option<Arc<Services>>,
+) -> Result<(), LoadError> {
     struct Nowhere;
     impl LogSink for Nowhere {
         fn line(&self, _: LogStream<'_>, _: &str) {}
@@ -121,7 +128,7 @@ pub(crate) async fn trial(component: &Loaded, limits: &Limits) -> Result<(), Loa
         return Err(LoadError::Trial("the time limit is zero".into()));
     };
     let attempt = async {
-        let mut store = store(component, &limits, end, Arc::new(Nowhere));
+        let mut store = store(component, &limits, end, Arc::new(Nowhere), services);
         let instance = match component.function.instance_pre().instantiate_async(&mut store).await {
             Ok(instance) => instance,
             Err(e) => return Err(outcome::of(Err(e), store.data(), Stage::Instantiating, &limits, end)),
@@ -151,11 +158,17 @@ pub(crate) async fn trial(component: &Loaded, limits: &Limits) -> Result<(), Loa
 }
 
 /// A store for one attempt, never used for another.
-fn store(component: &Loaded, limits: &Limits, end: End, sink: Arc<dyn LogSink>) -> Store<State> {
+fn store(
+    component: &Loaded,
+    limits: &Limits,
+    end: End,
+    sink: Arc<dyn LogSink>,
+    services: Option<Arc<Services>>,
+) -> Store<State> {
     let engine = &component.engine;
     let limiter = Limiter::new(limits.memory_bytes_max.min(engine.memory_bytes_max));
     let log = CallLog::new(sink, limits.log_bytes_max);
-    let mut store = Store::new(&engine.wasmtime, State::new(limiter, end.at, log));
+    let mut store = Store::new(&engine.wasmtime, State::new(limiter, end.at, log, services));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(outcome::hostcall_bytes_max(limits, HOSTCALL_BYTES));
     store.set_max_component_handles(RESOURCES_MAX);

@@ -1,48 +1,16 @@
 //! The rules that a file must keep to be a function, and what is said when it breaks one. Nothing runs here.
 
+use baton_model::Grants;
 use wasmtime::component::types::ComponentItem;
 
 use crate::log::harmless;
+use crate::offer::{self, Refused, Ungranted};
 
 /// The largest component.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
 /// The one export of a function.
 const HANDLER: &str = "baton:function/handler@0.1.0";
-
-/// The interfaces that a function may import; of WASI any 0.2 release. The linker has the last word: this list is
-/// there to name everything that is missing at once, where the linker stops at the first.
-const INTERFACES: &[&str] = &[
-    "baton:function/types@0.1.0",
-    "wasi:logging/logging@0.1.0-draft",
-    "wasi:cli/environment@0.2.",
-    "wasi:cli/exit@0.2.",
-    "wasi:cli/stderr@0.2.",
-    "wasi:cli/stdin@0.2.",
-    "wasi:cli/stdout@0.2.",
-    "wasi:cli/terminal-input@0.2.",
-    "wasi:cli/terminal-output@0.2.",
-    "wasi:cli/terminal-stderr@0.2.",
-    "wasi:cli/terminal-stdin@0.2.",
-    "wasi:cli/terminal-stdout@0.2.",
-    "wasi:clocks/monotonic-clock@0.2.",
-    "wasi:clocks/wall-clock@0.2.",
-    "wasi:filesystem/preopens@0.2.",
-    "wasi:filesystem/types@0.2.",
-    "wasi:io/error@0.2.",
-    "wasi:io/poll@0.2.",
-    "wasi:io/streams@0.2.",
-    "wasi:random/insecure-seed@0.2.",
-    "wasi:random/insecure@0.2.",
-    "wasi:random/random@0.2.",
-    "wasi:sockets/instance-network@0.2.",
-    "wasi:sockets/ip-name-lookup@0.2.",
-    "wasi:sockets/network@0.2.",
-    "wasi:sockets/tcp-create-socket@0.2.",
-    "wasi:sockets/tcp@0.2.",
-    "wasi:sockets/udp-create-socket@0.2.",
-    "wasi:sockets/udp@0.2.",
-];
 
 /// Why a file is not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +39,17 @@ pub enum LoadError {
     /// It imports what the host does not have.
     #[error(
         "the component imports what this host does not have: {}; a function may import the command-line part of WASI \
-         0.2 and wasi:logging/logging@0.1.0-draft", .missing.join(", ")
+         0.2, wasi:logging/logging@0.1.0-draft, and what its manifest grants", .missing.join(", ")
     )]
     MissingImports {
         /// All of them.
         missing: Vec<String>,
+    },
+    /// It imports what its manifest does not grant.
+    #[error("the component imports what its manifest does not grant: {}", mends(.ungranted))]
+    NotGranted {
+        /// All of them.
+        ungranted: Vec<Ungranted>,
     },
     /// An import or the export has the right name and another type.
     #[error("the component's types are not those of the interfaces it names: {0}; build it against the host's `wit/`")]
@@ -109,10 +83,11 @@ pub(crate) fn kind(bytes: &[u8]) -> Result<(), LoadError> {
     Err(LoadError::NotAComponent(what))
 }
 
-/// Demands the one export and known imports. Returns the imports' names.
+/// Demands the one export, and imports that are there and granted. Returns the imports' names.
 pub(crate) fn names(
     engine: &wasmtime::Engine,
     code: &wasmtime::component::Component,
+    grants: &Grants,
 ) -> Result<Vec<String>, LoadError> {
     let kind = code.component_type();
     let found: Vec<String> = kind.exports(engine).map(|(name, _)| brief(name)).collect();
@@ -124,12 +99,30 @@ pub(crate) fn names(
         return Err(LoadError::WrongExports { found });
     }
     let imports: Vec<String> = kind.imports(engine).map(|(name, _)| brief(name)).collect();
-    let missing: Vec<String> = imports.iter().filter(|name| !is_known(name)).cloned().collect();
-    if missing.is_empty() { Ok(imports) } else { Err(LoadError::MissingImports { missing }) }
+    granted(&imports, grants)?;
+    Ok(imports)
 }
 
-fn is_known(import: &str) -> bool {
-    INTERFACES.iter().any(|known| if known.ends_with('.') { import.starts_with(known) } else { import == *known })
+/// Demands that each import is there and granted. What nobody has comes first: no line in a manifest mends that.
+pub(crate) fn granted(imports: &[String], grants: &Grants) -> Result<(), LoadError> {
+    match offer::admits(imports, grants) {
+        Ok(()) => Ok(()),
+        Err(Refused { missing, ungranted }) if missing.is_empty() => Err(LoadError::NotGranted { ungranted }),
+        Err(Refused { missing, .. }) => Err(LoadError::MissingImports { missing }),
+    }
+}
+
+/// The imports, each with its mend; the mend is said once where several have the same.
+fn mends(ungranted: &[Ungranted]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Ungranted { import, mend } in ungranted {
+        match groups.iter_mut().find(|(known, _)| known == mend) {
+            Some((_, imports)) => imports.push(import),
+            None => groups.push((mend, vec![import])),
+        }
+    }
+    let said = groups.iter().map(|(mend, imports)| format!("{} ({mend})", imports.join(", ")));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// A text that comes from a file, fit for a message: harmless and at most about 1 KiB.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use baton_model::{Digest, Limits, Outcome};
+use baton_model::{Digest, Grants, Limits, Outcome};
 use wasmtime::component::InstancePre;
 
 use crate::attempt::{self, Executed, Invocation};
 use crate::bindings::FunctionPre;
-use crate::check::{LoadError, brief};
+use crate::check::{self, LoadError, brief};
 use crate::loaded::{Loaded, Shared};
+use crate::services::Services;
 use crate::state::State;
 
 /// A component that is ready to be called. Clones are the same component; its machine code is unmapped with the last
@@ -53,14 +54,22 @@ impl Component {
         self.0.from_cache
     }
 
+    /// Whether it may be run with these grants: those under which it was loaded, or a changed manifest's.
+    ///
+    /// # Errors
+    /// [`LoadError::NotGranted`] names the imports that they do not cover, and how to mend it.
+    pub fn fits(&self, grants: &Grants) -> Result<(), LoadError> {
+        check::granted(&self.0.imports, grants)
+    }
+
     /// Makes one instance under these limits, at most ten seconds long, checks the handler's type and drops it. The
-    /// handler is not called.
+    /// handler is not called. What its start reaches beside it is what stands in `services`.
     ///
     /// # Errors
     /// [`LoadError::Trial`] if the instance traps, exits, takes too long or needs too much;
     /// [`LoadError::WrongTypes`] if the handler is not the contract's; [`LoadError::Host`] if the pool is exhausted.
-    pub async fn trial(&self, limits: &Limits) -> Result<(), LoadError> {
-        attempt::trial(&self.0, limits).await
+    pub async fn trial(&self, limits: &Limits, services: Option<Arc<Services>>) -> Result<(), LoadError> {
+        attempt::trial(&self.0, limits, services).await
     }
 
     /// Runs one attempt in a fresh instance. Dropping the future stops the guest.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use baton_model::Grants;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::wasi::logging::logging;
@@ -11,6 +12,7 @@ use crate::check::{self, LoadError};
 use crate::component::Component;
 use crate::config::EngineConfig;
 use crate::loaded::Shared;
+use crate::settings;
 use crate::state::State;
 use crate::ticker::Ticker;
 
@@ -70,11 +72,11 @@ impl Engine {
     }
 
     /// Checks a file's bytes, compiles them or takes the machine code from the cache, demands the exact exports and
-    /// resolves the imports. It takes milliseconds to seconds of CPU time: call it where blocking is allowed.
+    /// resolves the imports, each of which must be offered to everybody or granted. It takes milliseconds to seconds of CPU time: call it where blocking is allowed.
     ///
     /// # Errors
     /// [`LoadError`] says which rule the file breaks and how to mend it.
-    pub fn load(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+    pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Component, LoadError> {
         check::kind(bytes)?;
         let digest = baton_model::Digest::of(bytes);
         let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &digest));
@@ -84,7 +86,7 @@ impl Engine {
             None => wasmtime::component::Component::from_binary(&self.0.wasmtime, bytes)
                 .map_err(|e| LoadError::Invalid(check::brief(&format!("{e:#}"))))?,
         };
-        let imports = check::names(&self.0.wasmtime, &code)?;
+        let imports = check::names(&self.0.wasmtime, &code, grants)?;
         let instance =
             self.0.linker.instantiate_pre(&code).map_err(|e| LoadError::WrongTypes(check::brief(&format!("{e:#}"))))?;
         // The first instance would do this; it is no work for a call.
@@ -96,10 +98,11 @@ impl Engine {
     }
 }
 
-/// Everything that a function may import.
+/// Everything that a function may import if it was granted. Who was, is looked at before: see `offer`.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    settings::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -1,14 +1,17 @@
 //! What belongs to one attempt while it runs: its limits, its end, its log and, once it asks, its WASI context.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use baton_model::Setting;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::wasi::logging::logging;
 use crate::limiter::Limiter;
 use crate::log::{CallLog, LogLevel, Pipe};
+use crate::services::Services;
 use crate::stdio::OutputPipe;
 
 /// The most random bytes that a guest gets at once.
@@ -25,6 +28,8 @@ pub(crate) struct State {
     /// Whether the guest was interrupted because of that.
     pub(crate) is_interrupted: bool,
     log: Arc<CallLog>,
+    /// What was granted beside the call; none for most functions.
+    services: Option<Arc<Services>>,
     // Made when the guest first asks for anything of WASI: many import it and few calls use it.
     wasi: Option<Box<Wasi>>,
 }
@@ -35,8 +40,13 @@ struct Wasi {
 }
 
 impl State {
-    pub(crate) fn new(limiter: Limiter, end: Instant, log: CallLog) -> Self {
-        Self { limiter, end, is_interrupted: false, log: Arc::new(log), wasi: None }
+    pub(crate) fn new(limiter: Limiter, end: Instant, log: CallLog, services: Option<Arc<Services>>) -> Self {
+        Self { limiter, end, is_interrupted: false, log: Arc::new(log), services, wasi: None }
+    }
+
+    /// The function's settings, if it was granted any.
+    pub(crate) fn config(&self) -> Option<&BTreeMap<String, Setting>> {
+        self.services.as_ref()?.grants.config.as_ref()
     }
 }
 

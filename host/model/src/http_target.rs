@@ -40,7 +40,9 @@ impl HttpTarget {
         let (host, port) = match rest.strip_prefix('[') {
             Some(address) => {
                 let (address, rest) = address.split_once(']').ok_or_else(|| refused("its bracket is not closed"))?;
-                address.parse::<core::net::Ipv6Addr>().map_err(|_| refused("no IPv6 address stands in its brackets"))?;
+                address
+                    .parse::<core::net::Ipv6Addr>()
+                    .map_err(|_| refused("no IPv6 address stands in its brackets"))?;
                 match rest.strip_prefix(':') {
                     Some(port) => (address, Some(port)),
                     None if rest.is_empty() => (address, None),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use baton_engine::{Component, Engine, EngineConfig, Invocation, LogSink, LogStream, Tuning};
-use baton_model::{Call, CallId, Limits, Outcome};
+use baton_model::{Call, CallId, Grants, Limits, Outcome};
 use baton_tests::sample;
 use bytes::Bytes;
 use indicatif::ProgressBar;
@@ -58,7 +58,7 @@ pub(crate) fn measure(plan: &Plan, bar: &ProgressBar) -> Result<Part> {
 
 /// The median over batches of the mean microseconds of a call.
 fn one(bytes: &[u8], tuning: Tuning, plan: &Plan) -> Result<f64> {
-    let component = Engine::new(EngineConfig { tuning, ..EngineConfig::default() })?.load(bytes)?;
+    let component = Engine::new(EngineConfig { tuning, ..EngineConfig::default() })?.load(bytes, &Grants::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(batches(&component, plan))
 }
@@ -70,7 +70,12 @@ async fn batches(component: &Component, plan: &Plan) -> Result<f64> {
     for batch in 0..=plan.cost_batches {
         let start = Instant::now();
         for _ in 0..plan.cost_calls {
-            let invocation = Invocation { call: Arc::clone(&call), limits: Limits::default(), log: Arc::clone(&log) };
+            let invocation = Invocation {
+                call: Arc::clone(&call),
+                limits: Limits::default(),
+                log: Arc::clone(&log),
+                services: None,
+            };
             match component.execute(invocation).await {
                 Outcome::Replied(_) => {}
                 other => bail!("the function does not answer: {other:?}"),

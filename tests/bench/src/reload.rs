@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use baton_engine::{Engine, EngineConfig};
-use baton_model::Digest;
+use baton_model::{Digest, Grants};
 use baton_tests::{Folder, Redis, sample, variant};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -79,7 +79,7 @@ fn compile_ms(bytes: &[u8]) -> Result<f64> {
         let mut took = Vec::new();
         for _ in 0..COMPILES {
             let start = Instant::now();
-            engine.load(bytes)?;
+            engine.load(bytes, &Grants::default())?;
             took.push(start.elapsed().as_secs_f64() * 1e3);
         }
         anyhow::Ok(median(took))

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use baton_engine::{Component, Engine, EngineConfig};
-use baton_model::Limits;
+use baton_model::{Grants, Limits};
 use serde_json::json;
 
 use crate::args::{Check, Common};
@@ -54,7 +54,7 @@ async fn load(bytes: &[u8], limits: &Limits) -> anyhow::Result<Component> {
         memory_bytes_max: limits.memory_bytes_max,
         ..EngineConfig::default()
     })?;
-    let component = tokio::task::block_in_place(|| engine.load(bytes))?;
-    component.trial(limits).await?;
+    let component = tokio::task::block_in_place(|| engine.load(bytes, &Grants::default()))?;
+    component.trial(limits, None).await?;
     Ok(component)
 }

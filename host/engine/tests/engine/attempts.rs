@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_engine::{Invocation, Timings};
-use baton_model::{Limits, Outcome};
+use baton_model::{Grants, Limits, Outcome};
 use futures_util::future::join_all;
 
 use crate::guests::{self, ECHO, Guest, plain};
@@ -197,14 +197,14 @@ async fn nothing_in_memory_outlives_a_call() {
 #[tokio::test]
 async fn one_instance_more_than_the_pool_has_is_the_hosts_fault() {
     let engine = baton_engine::Engine::new(baton_engine::EngineConfig { instances_max: 2, ..config() }).unwrap();
-    let component = engine.load(&guests::sleep()).unwrap();
+    let component = engine.load(&guests::sleep(), &Grants::default()).unwrap();
     let limits = Limits { time_max: Duration::from_millis(300), ..limits() };
     let ended = join_all((0..3).map(|_| execute(&component, call(""), limits))).await;
     let faults = ended.iter().filter(|(outcome, _)| matches!(outcome, Outcome::HostFault { .. })).count();
     let timeouts = ended.iter().filter(|(outcome, _)| matches!(outcome, Outcome::TimedOut { .. })).count();
     assert_eq!((faults, timeouts), (1, 2));
     // The pool is whole again.
-    let echo = engine.load(&guests::echo()).unwrap();
+    let echo = engine.load(&guests::echo(), &Grants::default()).unwrap();
     let served = join_all((0..2).map(|_| execute(&echo, call("abc"), limits))).await;
     assert!(served.iter().all(|(outcome, _)| matches!(outcome, Outcome::Replied(_))));
 }
@@ -215,7 +215,8 @@ async fn an_attempt_tells_how_long_its_halves_took_as_far_as_it_came() {
         let mut asked = call("abc");
         asked.deadline_ms = deadline_ms;
         let log = Arc::new(Sink::default());
-        let executed = load(&guest).execute_timed(Invocation { call: Arc::new(asked), limits, log }).await;
+        let executed =
+            load(&guest).execute_timed(Invocation { call: Arc::new(asked), limits, log, services: None }).await;
         (executed.outcome, executed.timings)
     };
 
@@ -238,8 +239,8 @@ async fn an_attempt_tells_how_long_its_halves_took_as_far_as_it_came() {
 #[tokio::test]
 async fn an_attempt_that_is_dropped_gives_its_instance_back() {
     let engine = baton_engine::Engine::new(baton_engine::EngineConfig { instances_max: 1, ..config() }).unwrap();
-    let sleep = engine.load(&guests::sleep()).unwrap();
-    let echo = engine.load(&guests::echo()).unwrap();
+    let sleep = engine.load(&guests::sleep(), &Grants::default()).unwrap();
+    let echo = engine.load(&guests::echo(), &Grants::default()).unwrap();
     for _ in 0..5 {
         let limits = limits();
         let dropped = tokio::time::timeout(Duration::from_millis(20), execute(&sleep, call(""), limits)).await;
@@ -252,7 +253,7 @@ async fn an_attempt_that_is_dropped_gives_its_instance_back() {
 #[tokio::test]
 async fn an_untuned_engine_gives_the_same_answers() {
     let config = baton_engine::EngineConfig { tuning: baton_engine::Tuning::CrateDefaults, ..config() };
-    let component = baton_engine::Engine::new(config).unwrap().load(&guests::echo()).unwrap();
+    let component = baton_engine::Engine::new(config).unwrap().load(&guests::echo(), &Grants::default()).unwrap();
     assert!(matches!(execute(&component, call("abc"), limits()).await.0, Outcome::Replied(_)));
 }
 
@@ -261,7 +262,10 @@ async fn a_component_lives_on_without_its_engine() {
     let component = {
         let engine = Arc::new(engine());
         engine
-            .load(&plain(&format!("(if (i32.load8_u offset=88 (local.get $call)) (then (loop (br 0)))) {ECHO}")))
+            .load(
+                &plain(&format!("(if (i32.load8_u offset=88 (local.get $call)) (then (loop (br 0)))) {ECHO}")),
+                &Grants::default(),
+            )
             .unwrap()
     };
     // It is still interrupted: the clock lives as long as whoever needs it.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use baton_engine::{CompileSpeed, Engine, EngineConfig, EngineError};
-use baton_model::Outcome;
+use baton_model::{Grants, Outcome};
 
 use crate::guests;
 use crate::support::{call, config, execute, limits};
@@ -23,9 +23,9 @@ fn artifacts(dir: &Path) -> Vec<PathBuf> {
 async fn a_component_is_compiled_once_and_then_taken_from_the_cache() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("made/by/the/engine");
-    assert!(!engine(&dir).load(&guests::echo()).unwrap().from_cache());
+    assert!(!engine(&dir).load(&guests::echo(), &Grants::default()).unwrap().from_cache());
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
-    let component = engine(&dir).load(&guests::echo()).unwrap();
+    let component = engine(&dir).load(&guests::echo(), &Grants::default()).unwrap();
     assert!(component.from_cache());
     assert!(matches!(execute(&component, call("abc"), limits()).await.0, Outcome::Replied(_)));
     assert_eq!(artifacts(&dir).len(), 1, "nothing else is left");
@@ -34,39 +34,39 @@ async fn a_component_is_compiled_once_and_then_taken_from_the_cache() {
 #[test]
 fn another_component_and_another_compiler_setting_have_artifacts_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
-    engine(dir.path()).load(&guests::echo()).unwrap();
-    assert!(!engine(dir.path()).load(&guests::retry()).unwrap().from_cache());
+    engine(dir.path()).load(&guests::echo(), &Grants::default()).unwrap();
+    assert!(!engine(dir.path()).load(&guests::retry(), &Grants::default()).unwrap().from_cache());
     let quick = EngineConfig { cache_dir: Some(dir.path().to_owned()), compile: CompileSpeed::Quick, ..config() };
-    assert!(!Engine::new(quick).unwrap().load(&guests::echo()).unwrap().from_cache());
+    assert!(!Engine::new(quick).unwrap().load(&guests::echo(), &Grants::default()).unwrap().from_cache());
     assert_eq!(artifacts(dir.path()).len(), 3);
 }
 
 #[test]
 fn a_damaged_artifact_is_compiled_again_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    engine(dir.path()).load(&guests::echo()).unwrap();
+    engine(dir.path()).load(&guests::echo(), &Grants::default()).unwrap();
     let path = artifacts(dir.path()).pop().unwrap();
     let whole = fs::read(&path).unwrap();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
     for damaged in [&[][..], &whole[..20], &whole[..whole.len() - 1], &flipped] {
         fs::write(&path, damaged).unwrap();
-        assert!(!engine(dir.path()).load(&guests::echo()).unwrap().from_cache());
-        assert!(engine(dir.path()).load(&guests::echo()).unwrap().from_cache(), "it was replaced");
+        assert!(!engine(dir.path()).load(&guests::echo(), &Grants::default()).unwrap().from_cache());
+        assert!(engine(dir.path()).load(&guests::echo(), &Grants::default()).unwrap().from_cache(), "it was replaced");
     }
 }
 
 #[test]
 fn a_file_that_is_refused_leaves_nothing_in_the_cache() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(engine(dir.path()).load(&wat::parse_str("(component)").unwrap()).is_err());
+    assert!(engine(dir.path()).load(&wat::parse_str("(component)").unwrap(), &Grants::default()).is_err());
     assert!(artifacts(dir.path()).is_empty());
 }
 
 #[test]
 fn what_nobody_used_for_a_month_is_removed_and_strange_files_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    engine(dir.path()).load(&guests::echo()).unwrap();
+    engine(dir.path()).load(&guests::echo(), &Grants::default()).unwrap();
     let path = artifacts(dir.path()).pop().unwrap();
     let strange = dir.path().join("README");
     fs::write(&strange, "mine").unwrap();

@@ -66,8 +66,13 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn build(&self) -> Vec<u8> {
+        self.build_as("")
+    }
+
+    /// The same, with `{name}` in its imports replaced.
+    pub(crate) fn build_as(&self, name: &str) -> Vec<u8> {
         let text = FRAME
-            .replace("{imports}", self.imports)
+            .replace("{imports}", &self.imports.replace("{name}", name))
             .replace("{core_imports}", self.core_imports)
             .replace("{with}", self.with)
             .replace("{items}", &self.items)

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use baton_engine::{COMPONENT_BYTES_MAX, Engine, EngineConfig, LoadError};
-use baton_model::{Digest, Limits};
+use baton_model::{Digest, Grants, Limits};
 
 use crate::guests::{self, Guest, plain};
 use crate::support::{call, config, engine, execute, limits, load};
 
 fn refusal(bytes: &[u8]) -> LoadError {
-    match engine().load(bytes) {
+    match engine().load(bytes, &Grants::default()) {
         Ok(_) => panic!("it was loaded"),
         Err(e) => e,
     }
@@ -51,7 +51,7 @@ fn a_file_that_is_cut_short_anywhere_is_refused() {
     let mut boundaries = 0;
     // Every byte of the file, so every section boundary of the component and of the modules inside it.
     for end in 0..whole.len() {
-        match engine.load(&whole[..end]) {
+        match engine.load(&whole[..end], &Grants::default()) {
             // Names for people may be missing at the end: without them it is the same function.
             Ok(_) => assert!(is_only_custom_sections(&whole[end..]), "cut at {end} of {}", whole.len()),
             Err(LoadError::WrongExports { .. }) => boundaries += 1,
@@ -88,13 +88,41 @@ fn the_wrong_world_is_refused_with_what_it_exports() {
 #[test]
 fn imports_that_the_host_does_not_have_are_all_named() {
     let guest = Guest {
-        imports: r#"(import "wasi:http/types@0.2.0" (instance (export "f" (func))))
+        imports: r#"(import "wasi:messaging/types@0.2.0" (instance (export "f" (func))))
             (import "acme:db/query@1.0.0" (instance (export "f" (func))))"#,
         body: "unreachable".into(),
         ..Guest::default()
     };
     let LoadError::MissingImports { missing } = refusal(&guest.build()) else { panic!() };
-    assert_eq!(missing, ["wasi:http/types@0.2.0", "acme:db/query@1.0.0"]);
+    assert_eq!(missing, ["wasi:messaging/types@0.2.0", "acme:db/query@1.0.0"]);
+}
+
+#[test]
+fn an_import_that_the_manifest_does_not_grant_is_named_with_the_mend() {
+    let guest = Guest {
+        imports: r#"(import "wasi:http/types@0.2.3" (instance)) (import "wasi:random/random@0.2.6" (instance))"#,
+        body: "unreachable".into(),
+        ..Guest::default()
+    };
+    let grants = Grants { random: false, ..Grants::default() };
+    let refused = engine().load(&guest.build(), &grants).err().expect("it is not granted");
+    assert!(matches!(&refused, LoadError::NotGranted { ungranted } if ungranted.len() == 2), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("wasi:http/types@0.2.3 (add `[grants.http]`"), "{text}");
+    assert!(text.contains("wasi:random/random@0.2.6 (take `random = false`"), "{text}");
+}
+
+#[test]
+fn a_component_that_is_loaded_is_measured_again_when_its_grants_change() {
+    let guest = Guest {
+        imports: r#"(import "wasi:clocks/monotonic-clock@0.2.6" (instance))"#,
+        body: "unreachable".into(),
+        ..Guest::default()
+    };
+    let component = load(&guest.build());
+    component.fits(&Grants::default()).expect("it was loaded so");
+    let refused = component.fits(&Grants { clock: false, ..Grants::default() }).expect_err("it needs the clock");
+    assert!(matches!(refused, LoadError::NotGranted { .. }), "{refused:?}");
 }
 
 #[test]
@@ -115,8 +143,8 @@ async fn a_handler_of_another_type_is_refused_by_the_trial_at_the_latest() {
         (func $handle (result u32) (canon lift (core func $i "handle")))
         (instance $h (export "handle" (func $handle)))
         (export "baton:function/handler@0.1.0" (instance $h)))"#;
-    let refused = match engine().load(&wat::parse_str(text).unwrap()) {
-        Ok(component) => component.trial(&limits()).await.expect_err("it is not the contract's handler"),
+    let refused = match engine().load(&wat::parse_str(text).unwrap(), &Grants::default()) {
+        Ok(component) => component.trial(&limits(), None).await.expect_err("it is not the contract's handler"),
         Err(e) => e,
     };
     assert!(matches!(refused, LoadError::WrongTypes(_)), "{refused:?}");
@@ -145,19 +173,20 @@ async fn a_trial_finds_a_start_that_traps_or_exits_or_never_ends_or_needs_too_mu
         ("(loop (br 0))", "longer than 60 ms"),
         ("(drop (memory.grow (i32.const 1000)))", "memory"),
     ] {
-        let refused = load(&start(body)).trial(&short).await.expect_err("the trial fails");
+        let refused = load(&start(body)).trial(&short, None).await.expect_err("the trial fails");
         assert!(matches!(refused, LoadError::Trial(_)) && refused.to_string().contains(word), "{refused}");
     }
-    load(&guests::echo()).trial(&short).await.expect("an echo comes to life");
+    load(&guests::echo()).trial(&short, None).await.expect("an echo comes to life");
     // A trial calls nothing.
-    load(&plain("unreachable")).trial(&short).await.expect("a handler that traps comes to life");
+    load(&plain("unreachable")).trial(&short, None).await.expect("a handler that traps comes to life");
 }
 
 #[test]
 fn more_memory_from_the_start_than_the_engine_ever_gives_is_refused() {
     let text = "(component (core module $m (memory 1600)) (core instance (instantiate $m)))";
     let config = EngineConfig { memory_bytes_max: 64 << 20, ..config() };
-    let refused = Engine::new(config).unwrap().load(&wat::parse_str(text).unwrap()).err().expect("refused");
+    let refused =
+        Engine::new(config).unwrap().load(&wat::parse_str(text).unwrap(), &Grants::default()).err().expect("refused");
     assert!(matches!(refused, LoadError::Invalid(_)), "{refused:?}");
 }
 
@@ -172,7 +201,7 @@ fn footprint() -> (usize, usize) {
 async fn components_that_are_dropped_give_their_memory_back() {
     let engine = engine();
     let turn = async |number| {
-        let component = engine.load(&guests::echo_number(number)).unwrap();
+        let component = engine.load(&guests::echo_number(number), &Grants::default()).unwrap();
         execute(&component, call("abc"), limits()).await;
     };
     for number in 0..50 {

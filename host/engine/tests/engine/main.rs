@@ -2,6 +2,7 @@
 
 mod attempts;
 mod cache;
+mod grants;
 mod guests;
 mod load;
 mod logs;

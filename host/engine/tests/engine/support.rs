@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use baton_engine::{Component, Engine, EngineConfig, Invocation, LogSink, LogStream};
-use baton_model::{Call, CallId, Limits, Outcome};
+use baton_model::{Call, CallId, Grants, Limits, Outcome};
 use bytes::Bytes;
 
 /// A small pool: tests of one process share the machine.
@@ -17,7 +17,7 @@ pub(crate) fn engine() -> Engine {
 }
 
 pub(crate) fn load(bytes: &[u8]) -> Component {
-    engine().load(bytes).unwrap_or_else(|e| panic!("{e}"))
+    engine().load(bytes, &Grants::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 pub(crate) fn call(payload: impl Into<Bytes>) -> Call {
@@ -66,7 +66,8 @@ impl LogSink for Sink {
 
 pub(crate) async fn execute(component: &Component, call: Call, limits: Limits) -> (Outcome, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
-    let invocation = Invocation { call: Arc::new(call), limits, log: Arc::clone(&sink) as Arc<dyn LogSink> };
+    let invocation =
+        Invocation { call: Arc::new(call), limits, log: Arc::clone(&sink) as Arc<dyn LogSink>, services: None };
     (component.execute(invocation).await, sink)
 }
 
