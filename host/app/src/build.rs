@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use baton_broker::{LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
 use baton_engine::{Engine, EngineConfig, Tuning};
-use baton_model::{HostId, HostRecord, HostState};
+use baton_model::{HostId, HostRecord, HostState, Tenants};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -70,6 +70,8 @@ struct Shared {
     flights: Arc<Flights>,
     metrics: Arc<Metrics>,
     trouble: Arc<Trouble>,
+    /// What is said about tenants.
+    tenants: watch::Receiver<Tenants>,
     /// None for a host without functions.
     seats: Seats,
     news: mpsc::Sender<News>,
@@ -96,6 +98,7 @@ impl Host {
             catalog,
             flights,
             trouble: Arc::new(Trouble::default()),
+            tenants: watch::channel(Tenants::default()).1,
             seats,
             news,
             fault: CancellationToken::new(),
@@ -114,6 +117,7 @@ impl Host {
             flights: shared.flights.clone(),
             metrics: shared.metrics.clone(),
             trouble: shared.trouble.clone(),
+            tenants: shared.tenants.clone(),
             state: state_seen.clone(),
             first_pass: first_pass.clone(),
             fault: shared.fault.clone(),
@@ -248,7 +252,8 @@ impl Work {
         others: Others,
     ) -> anyhow::Result<Self> {
         let HostConfig { broker, .. } = config;
-        let Shared { id, queue, presence, catalog, flights, metrics, trouble, seats, news, fault, stop, last } = shared;
+        let Shared { id, queue, presence, catalog, flights, metrics, trouble, seats, news, fault, stop, last, .. } =
+            shared;
         ensure_folder(&config.plugins)
             .with_context(|| format!("cannot make the plugins folder {}", config.plugins.display()))?;
         tracing::info!(plugins = %config.plugins.display(), "functions are taken from the folder");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
 use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts};
-use baton_model::{HostId, HostState, ReplyTo};
+use baton_model::{HostId, HostState, ReplyTo, Tenants};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ pub(crate) struct Front {
     pub(crate) flights: Arc<Flights>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trouble: Arc<Trouble>,
+    pub(crate) tenants: watch::Receiver<Tenants>,
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) first_pass: watch::Receiver<bool>,
     pub(crate) fault: CancellationToken,
@@ -47,6 +48,7 @@ impl Front {
             presence: self.presence.clone(),
             admin: Arc::new(Admin::new(broker)?),
             inspect: Arc::new(Inspect::new(broker)?),
+            tenants: self.tenants.clone(),
             redis_reachable: reachable(self.queue.clone(), self.trouble.clone()),
             metrics: metrics(self.metrics.clone()),
             http_meter: self.metrics.http_meter(),

@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use baton_app::{HostConfig, embedded};
 use baton_broker::BrokerConfig;
 use baton_engine::CompileSpeed;
-use baton_gateway::GatewayConfig;
-use baton_model::{Limits, RetryPolicy};
+use baton_gateway::{Auth, GatewayConfig};
+use baton_model::{Digest, Limits, RetryPolicy, Token};
 use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
@@ -119,11 +119,45 @@ impl Default for Drain {
 struct Http {
     listen: SocketAddr,
     enabled: bool,
+    auth: AuthSetting,
+    operator_tokens: Vec<OperatorToken>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum AuthSetting {
+    Auto,
+    Required,
+    Off,
+}
+
+/// As `baton tenant token --operator` writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OperatorToken {
+    name: String,
+    sha256: Digest,
+    expires: Option<String>,
+}
+
+impl OperatorToken {
+    fn read(&self) -> anyhow::Result<Token> {
+        let Self { name, sha256, expires } = self;
+        let expires_ms = expires.as_ref().map(|text| {
+            let end = humantime::parse_rfc3339_weak(text).ok().and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+            end.and_then(|end| u64::try_from(end.as_millis()).ok()).ok_or_else(|| {
+                let rule = "is no time such as 2027-01-01T00:00:00Z";
+                UsageError(format!("the setting http.operator_tokens: expires of {name:?} is {text:?}, which {rule}"))
+            })
+        });
+        Ok(Token { name: name.clone(), sha256: *sha256, expires_ms: expires_ms.transpose()? })
+    }
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: GatewayConfig::default().listen, enabled: true }
+        let listen = GatewayConfig::default().listen;
+        Self { listen, enabled: true, auth: AuthSetting::Auto, operator_tokens: Vec::new() }
     }
 }
 
@@ -246,7 +280,7 @@ impl Settings {
     /// Where HTTP is served; none if it is not.
     ///
     /// # Errors
-    /// A [`UsageError`] if a host would neither serve HTTP nor run functions.
+    /// A [`UsageError`] if a host would neither serve HTTP nor run functions, or if a token of an operator is none.
     fn http(&self, serve: &Serve) -> anyhow::Result<Option<GatewayConfig>> {
         let is_served = !serve.no_http && (self.http.enabled || serve.http.is_some());
         if !is_served && serve.no_functions {
@@ -254,7 +288,13 @@ impl Settings {
             return Err(UsageError(rule.to_owned()).into());
         }
         let listen = serve.http.unwrap_or(self.http.listen);
-        Ok(is_served.then(|| GatewayConfig { listen, ..GatewayConfig::default() }))
+        let auth = match self.http.auth {
+            AuthSetting::Auto => Auth::Auto,
+            AuthSetting::Required => Auth::Required,
+            AuthSetting::Off => Auth::Off,
+        };
+        let operator_tokens = self.http.operator_tokens.iter().map(OperatorToken::read).collect::<Result<_, _>>()?;
+        Ok(is_served.then(|| GatewayConfig { listen, auth, operator_tokens, ..GatewayConfig::default() }))
     }
 
     /// A host at the Redis at `url`.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::auth::Asker;
 use crate::exec::answer;
 use crate::gate::Gate;
 use crate::listings::json_response;
@@ -53,12 +54,13 @@ pub(crate) struct WaitQuery {
 /// `GET /v1/calls/{tenant}/{function}/{id}`
 pub(crate) async fn state(
     State(gate): State<Arc<Gate>>,
+    asker: Asker,
     CallTarget(function, id): CallTarget,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
     let patience = patience(&gate, query)?;
-    let state = look(&gate, &function, &id, patience).await?;
+    let state = look(&gate, &asker, &function, &id, patience).await?;
     let mut view = CallView {
         id: id.clone(),
         function,
@@ -95,12 +97,13 @@ pub(crate) async fn state(
 /// `GET /v1/calls/{tenant}/{function}/{id}/result`: what the call itself would have been answered with.
 pub(crate) async fn result(
     State(gate): State<Arc<Gate>>,
+    asker: Asker,
     CallTarget(function, id): CallTarget,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
     let patience = patience(&gate, query)?;
-    match look(&gate, &function, &id, patience).await? {
+    match look(&gate, &asker, &function, &id, patience).await? {
         CallState::Ended(result) => Ok(answer(&function, *result)),
         CallState::Queued { .. } | CallState::Delayed { .. } | CallState::Running { .. } => {
             let detail = "the call has no result yet; ask again, or wait for it with ?wait=10s";
@@ -121,13 +124,20 @@ fn bad_query(rejection: QueryRejection) -> Problem {
 }
 
 /// Where the call stands; waits for its end for as long as `patience`.
-async fn look(gate: &Gate, function: &FunctionId, id: &CallId, patience: Duration) -> Result<CallState, Problem> {
+async fn look(
+    gate: &Gate,
+    asker: &Asker,
+    function: &FunctionId,
+    id: &CallId,
+    patience: Duration,
+) -> Result<CallState, Problem> {
     let end = Instant::now() + patience;
     let trouble = |error: BrokerError| gate.broker_problem(&error);
     let absent = || {
         let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
         Problem::new(404, "unknown-call").detail(detail)
     };
+    let function = gate.seen(asker, function);
     let state = gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)?;
     if matches!(state, CallState::Ended(_)) || patience.is_zero() {
         return Ok(state);
@@ -179,6 +189,7 @@ pub(crate) struct ListQuery {
 /// `GET /v1/calls?state=running`
 pub(crate) async fn list(
     State(gate): State<Arc<Gate>>,
+    asker: Asker,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
@@ -190,8 +201,8 @@ pub(crate) async fn list(
     let snapshot = gate.directory.hosts().await.map_err(trouble)?;
     let hosts: Vec<HostId> = snapshot.hosts.iter().map(|host| host.id.clone()).collect();
     let functions = match function {
-        Some(function) => vec![function],
-        None => snapshot.functions().cloned().collect(),
+        Some(function) => vec![gate.seen(&asker, &function).clone()],
+        None => snapshot.functions().filter(|function| asker.may_see(function)).cloned().collect(),
     };
     let mut calls = gate.parts.inspect.running(&hosts, &functions, LIST_MAX).await.map_err(trouble)?;
     calls.sort_by_key(|call| call.since_ms);

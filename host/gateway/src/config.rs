@@ -3,11 +3,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use baton_model::Token;
+
+use crate::Auth;
+
 /// Where the gateway listens and what it bears. Every limit is enforced here, before Redis hears of a request.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// When a request has to have a token.
+    pub auth: Auth,
+    /// The tokens of operators, who see everything.
+    pub operator_tokens: Vec<Token>,
     /// The largest body; more is answered with 413. Not above what the hosts take as a payload.
     pub body_bytes_max: usize,
     /// The longest that a body may take to arrive; then 408.
@@ -38,6 +46,8 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            auth: Auth::default(),
+            operator_tokens: Vec::new(),
             body_bytes_max: 1 << 20,
             body_time_max: Duration::from_secs(30),
             header_bytes_max: 16 << 10,

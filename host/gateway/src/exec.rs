@@ -15,6 +15,7 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::auth::Asker;
 use crate::directory::Standing;
 use crate::door;
 use crate::gate::Gate;
@@ -34,11 +35,11 @@ struct Entrant {
     is_away: bool,
 }
 
-async fn admit(gate: &Gate, function: &FunctionId, request: Request) -> Result<Entrant, Problem> {
+async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Request) -> Result<Entrant, Problem> {
     let (head, body) = request.into_parts();
     let mut wishes = wishes(&head.headers)?;
     let patience = wishes.deadline.unwrap_or(Duration::MAX).min(gate.config.start_time_max);
-    let standing = known(gate, function, Instant::now() + patience).await;
+    let standing = known(gate, gate.seen(asker, function), Instant::now() + patience).await;
     let is_away = match standing.map_err(|error| gate.broker_problem(&error))? {
         Standing::Available => false,
         Standing::Away => true,
@@ -99,12 +100,13 @@ fn enter(gate: &Gate) -> Result<TaskTrackerToken, Problem> {
 /// `POST /v1/send/…`
 pub(crate) async fn send(
     State(gate): State<Arc<Gate>>,
+    asker: Asker,
     Target(function): Target,
     request: Request,
 ) -> Result<Response, Problem> {
     door::open(&gate)?;
     let _seat = gate.seat()?;
-    let Entrant { wishes, payload, .. } = admit(&gate, &function, request).await?;
+    let Entrant { wishes, payload, .. } = admit(&gate, &asker, &function, request).await?;
     let id = match earlier(&gate, &function, &wishes).await? {
         Some(result) => result.id,
         None => {
@@ -125,13 +127,14 @@ pub(crate) async fn send(
 /// `POST /v1/call/…`
 pub(crate) async fn call(
     State(gate): State<Arc<Gate>>,
+    asker: Asker,
     Target(function): Target,
     request: Request,
 ) -> Result<Response, Problem> {
     door::open(&gate)?;
     let _seat = gate.seat()?;
     let began = Instant::now();
-    let Entrant { wishes, payload, is_away } = admit(&gate, &function, request).await?;
+    let Entrant { wishes, payload, is_away } = admit(&gate, &asker, &function, request).await?;
     if let Some(result) = earlier(&gate, &function, &wishes).await? {
         return Ok(answer(&function, result));
     }

@@ -1,15 +1,18 @@
 //! What every request needs: the parts that the gateway is given, its limits, and the seats of requests.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_broker::{Admin, BrokerError, Caller, Inspect, Presence};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use baton_model::{FunctionId, Name, Tenants};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::GatewayConfig;
+use crate::auth::{Asker, Guard};
 use crate::directory::Directory;
 use crate::problem::Problem;
 
@@ -47,6 +50,8 @@ pub struct Parts {
     pub admin: Arc<Admin>,
     /// Where calls stand.
     pub inspect: Arc<Inspect>,
+    /// What is said about tenants: whose tokens there are.
+    pub tenants: watch::Receiver<Tenants>,
     /// What the host says of itself now. It is asked for every request, so it has to be quick.
     pub status: Arc<dyn Fn() -> HostStatus + Send + Sync>,
     /// How much the host has to do.
@@ -69,20 +74,31 @@ pub(crate) struct Gate {
     pub(crate) config: GatewayConfig,
     pub(crate) parts: Parts,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) guard: Guard,
     /// Cancelled when requests that still wait have to be answered at once.
     pub(crate) ending: CancellationToken,
     seats: Semaphore,
+    /// A function that nobody has: what an asker may not see is looked up under its name.
+    nobody: FunctionId,
 }
 
 impl Gate {
     pub(crate) fn new(config: GatewayConfig, parts: Parts) -> Self {
         let directory = Directory::new(parts.presence.clone(), parts.inspect.clone());
+        let guard = Guard::new(config.auth, config.operator_tokens.clone(), parts.tenants.clone());
         let seats = Semaphore::new(config.requests_max);
-        Self { config, parts, directory: Arc::new(directory), ending: CancellationToken::new(), seats }
+        let ending = CancellationToken::new();
+        Self { config, parts, directory: Arc::new(directory), guard, ending, seats, nobody: nobody() }
     }
 
     pub(crate) fn status(&self) -> HostStatus {
         (self.parts.status)()
+    }
+
+    /// The function as the asker sees it. One that is not the asker's gives way to one that nobody has, so that what is
+    /// asked of Redis for it, and how long that takes, is the same as for a function that is not there.
+    pub(crate) fn seen<'a>(&'a self, asker: &Asker, function: &'a FunctionId) -> &'a FunctionId {
+        if asker.may_see(function) { function } else { &self.nobody }
     }
 
     /// A seat for one request, held until its answer is made.
@@ -119,6 +135,13 @@ impl Gate {
             }
         }
     }
+}
+
+/// A name that nobody can guess, and therefore nobody has.
+fn nobody() -> FunctionId {
+    let random = || RandomState::new().build_hasher().finish();
+    let name = |text: String| Name::parse(&text).expect("it starts with a letter, and digits follow");
+    FunctionId::new(name(format!("n{:016x}", random())), name(format!("n{:016x}{:016x}", random(), random())))
 }
 
 /// Now, in Unix milliseconds.

@@ -4,6 +4,7 @@
 //! redis crate. It therefore serves a fleet as well as the host in whose process it stands. What callers may rely on
 //! is in docs/protocol.md and in `openapi.json` beside this file.
 
+mod auth;
 mod calls;
 mod config;
 mod directory;
@@ -17,6 +18,7 @@ mod request;
 mod router;
 mod server;
 
+pub use auth::Auth;
 pub use config::GatewayConfig;
 pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts};
 pub use server::{Bound, Gateway, GatewayError};

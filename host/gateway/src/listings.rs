@@ -13,6 +13,7 @@ use baton_model::{Digest, FunctionId, HostId, HostState, machines};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::auth::Asker;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -45,7 +46,7 @@ struct FunctionView {
 }
 
 /// `GET /v1/functions`
-pub(crate) async fn functions(State(gate): State<Arc<Gate>>) -> Result<Response, Problem> {
+pub(crate) async fn functions(State(gate): State<Arc<Gate>>, asker: Asker) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
     let trouble = |error: BrokerError| gate.broker_problem(&error);
     let snapshot = gate.directory.hosts().await.map_err(trouble)?;
@@ -59,6 +60,8 @@ pub(crate) async fn functions(State(gate): State<Arc<Gate>>) -> Result<Response,
             row.push(Loaded { host: record.id.clone(), digest: loaded.digest, state: record.state });
         }
     }
+    // What is not the asker's is not even counted.
+    rows.retain(|function, _| asker.may_see(function));
     let mut views = Vec::with_capacity(rows.len());
     for (function, hosts) in rows {
         let depth = gate.parts.admin.depth(&function).await.map_err(trouble)?;

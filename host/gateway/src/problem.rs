@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use baton_model::{CallId, FunctionId};
@@ -22,6 +22,8 @@ struct Facts {
     code: Option<String>,
     detail: String,
     retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says.
+    challenge: Option<&'static str>,
     /// The call that this is about, with its place.
     call: Option<(CallId, String)>,
 }
@@ -44,7 +46,9 @@ impl Problem {
     /// If `status` is no HTTP status; every caller gives a constant.
     pub(crate) fn new(status: u16, kind: &'static str) -> Self {
         let status = StatusCode::from_u16(status).expect("a constant of this crate is an HTTP status");
-        Self(Box::new(Facts { status, kind, code: None, detail: String::new(), retry_after: None, call: None }))
+        let facts =
+            Facts { status, kind, code: None, detail: String::new(), retry_after: None, challenge: None, call: None };
+        Self(Box::new(facts))
     }
 
     /// A request that breaks a rule.
@@ -66,6 +70,12 @@ impl Problem {
 
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// How a client shows who it is.
+    pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
+        self.0.challenge = Some(challenge);
         self
     }
 
@@ -99,6 +109,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(after) = facts.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if let Some(challenge) = facts.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some((id, place)) = &facts.call {
             headers.insert(CALL_ID, HeaderValue::from_str(id.as_str()).expect("a call id is printable ASCII"));

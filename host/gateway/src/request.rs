@@ -36,6 +36,16 @@ async fn path_parts<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Path
         .map_err(|_| Problem::bad("bad-path", "the path is not percent-encoded UTF-8; encode every byte as %XX"))
 }
 
+/// The name of a tenant or a function has nothing in it to encode. Encoded all the same it would be one name to us and
+/// another to whoever stands before us and decides by paths.
+fn names_are_plain(parts: &Parts) -> Result<(), Problem> {
+    // Behind `/v1/call/` come nothing but names, at most two; behind the two in `/v1/calls/` comes an id.
+    if parts.uri.path().split('/').skip(3).take(2).any(|name| name.contains('%')) {
+        return Err(Problem::bad("bad-name", "a name in the path is percent-encoded; write it as it is"));
+    }
+    Ok(())
+}
+
 fn function(parts: &PathParts) -> Result<FunctionId, Problem> {
     let named = |wanted: &str| {
         let found = parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| Name::parse(value));
@@ -51,17 +61,20 @@ fn function(parts: &PathParts) -> Result<FunctionId, Problem> {
 impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        function(&path_parts(parts, state).await?).map(Self)
+        let found = path_parts(parts, state).await?;
+        names_are_plain(parts)?;
+        function(&found).map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for CallTarget {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let parts = path_parts(parts, state).await?;
-        let id = parts.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
+        let found = path_parts(parts, state).await?;
+        names_are_plain(parts)?;
+        let id = found.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
         let id = id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))?;
-        Ok(Self(function(&parts)?, id))
+        Ok(Self(function(&found)?, id))
     }
 }
 

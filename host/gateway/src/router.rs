@@ -1,5 +1,6 @@
 //! Which path leads where, and what every answer has in common.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 
+use crate::auth::Access;
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::{calls, exec, listings, probes};
@@ -18,35 +20,38 @@ use crate::{calls, exec, listings, probes};
 /// What requests count under that lead nowhere.
 const NO_ROUTE: &str = "_OTHER";
 
-/// Every path, as `openapi.json` lists it. `GET` answers `HEAD` too.
-fn routes() -> Vec<(&'static str, MethodRouter<Arc<Gate>>)> {
+/// Every path, as `openapi.json` lists it, and who may ask for it. `GET` answers `HEAD` too.
+fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
+    use Access::{Everybody, Operators, Tenants};
     vec![
-        ("/v1/call/{function}", post(exec::call)),
-        ("/v1/call/{tenant}/{function}", post(exec::call)),
-        ("/v1/send/{function}", post(exec::send)),
-        ("/v1/send/{tenant}/{function}", post(exec::send)),
-        ("/v1/calls", get(calls::list)),
-        ("/v1/calls/{tenant}/{function}/{id}", get(calls::state)),
-        ("/v1/calls/{tenant}/{function}/{id}/result", get(calls::result)),
-        ("/v1/functions", get(listings::functions)),
-        ("/v1/hosts", get(listings::hosts)),
-        ("/livez", get(probes::livez)),
-        ("/readyz", get(probes::readyz)),
-        ("/startupz", get(probes::startupz)),
-        ("/health", get(probes::health)),
-        ("/metrics", get(probes::metrics)),
-        ("/openapi.json", get(probes::openapi)),
+        ("/v1/call/{function}", Tenants, post(exec::call)),
+        ("/v1/call/{tenant}/{function}", Tenants, post(exec::call)),
+        ("/v1/send/{function}", Tenants, post(exec::send)),
+        ("/v1/send/{tenant}/{function}", Tenants, post(exec::send)),
+        ("/v1/calls", Tenants, get(calls::list)),
+        ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state)),
+        ("/v1/calls/{tenant}/{function}/{id}/result", Tenants, get(calls::result)),
+        ("/v1/functions", Tenants, get(listings::functions)),
+        ("/v1/hosts", Operators, get(listings::hosts)),
+        ("/livez", Everybody, get(probes::livez)),
+        ("/readyz", Everybody, get(probes::readyz)),
+        ("/startupz", Everybody, get(probes::startupz)),
+        ("/health", Everybody, get(probes::health)),
+        ("/metrics", Operators, get(probes::metrics)),
+        ("/openapi.json", Everybody, get(probes::openapi)),
     ]
 }
 
 pub(crate) fn router(gate: Arc<Gate>) -> Router {
     let start = Router::new();
+    let access = routes().iter().map(|(path, access, _)| (*path, *access)).collect();
+    let common = Arc::new(Common { gate: gate.clone(), access });
     routes()
         .into_iter()
-        .fold(start, |router, (path, methods)| router.route(path, methods))
+        .fold(start, |router, (path, _, methods)| router.route(path, methods))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(gate.clone(), in_common))
+        .layer(from_fn_with_state(common, in_common))
         .with_state(gate)
 }
 
@@ -60,21 +65,37 @@ async fn wrong_method(method: Method) -> Problem {
     Problem::new(405, "wrong-method").detail(format!("{method} is not possible here; the header Allow says what is"))
 }
 
-/// Answers are of the moment. While the host drains, clients are sent to look for another one. Each is counted.
+/// What is done with every request.
+struct Common {
+    gate: Arc<Gate>,
+    access: HashMap<&'static str, Access>,
+}
+
+/// Who asks is found out before anything else is. Answers are of the moment. While the host drains, clients are sent to
+/// look for another one. Each is counted.
 async fn in_common(
-    State(gate): State<Arc<Gate>>,
+    State(common): State<Arc<Common>>,
     route: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let Common { gate, access } = &*common;
     let began = Instant::now();
     let method = request.method().clone();
-    let mut response = match is_from_elsewhere(&request) {
-        false => next.run(request).await,
-        true => cross_site().into_response(),
-    };
     // What stands in a path is a caller's choice, and no label.
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let admitted = match is_from_elsewhere(&request) {
+        // What is nothing today may be a path tomorrow.
+        false => gate.guard.admit(request.headers(), access.get(route).copied().unwrap_or(Access::Tenants)),
+        true => Err(cross_site()),
+    };
+    let mut response = match admitted {
+        Ok(asker) => {
+            request.extensions_mut().insert(asker);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
     (gate.parts.http_meter)(route, method.as_str(), response.status().as_u16(), began.elapsed());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if gate.status().draining {
@@ -102,8 +123,19 @@ mod tests {
     fn the_openapi_document_has_every_path_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(probes::OPENAPI).unwrap();
         let described: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-        let mut routed: Vec<&str> = routes().into_iter().map(|(path, _)| path).collect();
+        let mut routed: Vec<&str> = routes().into_iter().map(|(path, ..)| path).collect();
         routed.sort_unstable();
         assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn the_openapi_document_says_which_paths_ask_for_a_token() {
+        let document: serde_json::Value = serde_json::from_str(probes::OPENAPI).unwrap();
+        for (path, access, _) in routes() {
+            let methods = document["paths"][path].as_object().unwrap();
+            let asks =
+                methods.values().all(|about| about["security"].is_array() && !about["responses"]["401"].is_null());
+            assert_eq!(asks, access != Access::Everybody, "{path}");
+        }
     }
 }

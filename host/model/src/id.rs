@@ -147,6 +147,12 @@ impl Digest {
         Some(Self(out))
     }
 
+    /// The 32 bytes themselves.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first twelve digits, for people.
     #[must_use]
     pub fn short(&self) -> String {

@@ -1,5 +1,6 @@
 //! The gateway over real sockets, each test with its own redis-server and a host of a few lines.
 
+mod auth;
 mod calling;
 mod ending;
 mod host;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
 use baton_gateway::{Executions, Gateway, GatewayConfig, HostStatus, Parts};
-use baton_model::{FunctionId, HostId, HostState, ReplyTo};
+use baton_model::{FunctionId, HostId, HostState, ReplyTo, Tenants};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
@@ -38,6 +38,7 @@ pub(crate) struct Stage {
     pub(crate) reachable: watch::Sender<bool>,
     /// What the metrics are; the host fails if they are not whole.
     pub(crate) metrics: watch::Sender<&'static str>,
+    pub(crate) tenants: watch::Sender<Tenants>,
     pub(crate) fault: CancellationToken,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
@@ -114,12 +115,14 @@ impl Stage {
         let (status, seen) = watch::channel(started);
         let (reachable, answers) = watch::channel(true);
         let (metrics, text) = watch::channel("# EOF\n");
+        let (tenants, said) = watch::channel(Tenants::default());
         let fault = CancellationToken::new();
         let parts = Parts {
             caller: Arc::new(Caller::new(&broker, ReplyTo::parse("gateway-1").context("a suffix")?)?),
             presence: Arc::new(Presence::new(&broker)?),
             admin: Arc::new(Admin::new(&broker)?),
             inspect: Arc::new(Inspect::new(&broker)?),
+            tenants: said,
             status: Arc::new(move || *seen.borrow()),
             executions: Arc::new(move || *work.borrow()),
             redis_reachable: Arc::new(move || Box::pin(ready(*answers.borrow()))),
@@ -136,7 +139,21 @@ impl Stage {
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { broker, address, status, executions, reachable, metrics, fault, stop, running, client, redis, dir })
+        Ok(Self {
+            broker,
+            address,
+            status,
+            executions,
+            reachable,
+            metrics,
+            tenants,
+            fault,
+            stop,
+            running,
+            client,
+            redis,
+            dir,
+        })
     }
 
     /// A host with these functions.
