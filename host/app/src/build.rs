@@ -30,12 +30,14 @@ use crate::keeper::Keeper;
 use crate::loading::Loader;
 use crate::metrics::Metrics;
 use crate::peers::Roster;
+use crate::policy::{Rules, Secrets};
 use crate::promoter::{Due, Promoter};
 use crate::reloader::{Reloader, ensure_folder};
 use crate::renewer::Renewer;
 use crate::runner::{Runner, Ticket};
 use crate::seats::Seats;
 use crate::sweeper::Sweeper;
+use crate::tenants::{Policies, TenantFiles};
 use crate::watcher::{Gone, Watcher};
 
 /// Instances beyond the seats: trial instances, and calls whose memory is being returned.
@@ -69,6 +71,8 @@ struct Shared {
     catalog: Arc<Published>,
     flights: Arc<Flights>,
     metrics: Arc<Metrics>,
+    /// What the tenants are allowed, as their files say.
+    policies: watch::Receiver<Policies>,
     trouble: Arc<Trouble>,
     /// What is said about tenants.
     tenants: watch::Receiver<Tenants>,
@@ -89,6 +93,9 @@ impl Host {
         let (news, news_inbox) = mpsc::channel(NEWS_MAX);
         let catalog = Arc::new(Published::new());
         let flights = Arc::new(Flights::default());
+        let rules = Rules::new(&config.limits, &config.tenants).context("the caps of all tenants are wrong")?;
+        let tenants = TenantFiles::read(config.plugins.clone(), config.rescan, rules)
+            .with_context(|| format!("cannot look for tenants in the folder {}", config.plugins.display()))?;
         let seats = Seats::new(if config.functions { config.seats } else { 0 });
         let shared = Shared {
             id: new_host_id(),
@@ -97,8 +104,9 @@ impl Host {
             metrics: Metrics::of_host(broker, catalog.clone(), flights.clone(), seats.total())?,
             catalog,
             flights,
+            policies: tenants.policies(),
+            tenants: tenants.tenants(),
             trouble: Arc::new(Trouble::default()),
-            tenants: watch::channel(Tenants::default()).1,
             seats,
             news,
             fault: CancellationToken::new(),
@@ -162,6 +170,7 @@ impl Host {
             inbox: news_inbox,
         };
         let announcer = tokio::spawn(announcer.run());
+        upkeep.spawn(tenants.run(shared.last.clone()));
         intake.spawn(
             Watcher {
                 host: shared.id.clone(),
@@ -252,8 +261,22 @@ impl Work {
         others: Others,
     ) -> anyhow::Result<Self> {
         let HostConfig { broker, .. } = config;
-        let Shared { id, queue, presence, catalog, flights, metrics, trouble, seats, news, fault, stop, last, .. } =
-            shared;
+        let Shared {
+            id,
+            queue,
+            presence,
+            catalog,
+            flights,
+            metrics,
+            policies,
+            trouble,
+            seats,
+            news,
+            fault,
+            stop,
+            last,
+            ..
+        } = shared;
         ensure_folder(&config.plugins)
             .with_context(|| format!("cannot make the plugins folder {}", config.plugins.display()))?;
         tracing::info!(plugins = %config.plugins.display(), "functions are taken from the folder");
@@ -287,7 +310,8 @@ impl Work {
             Reloader {
                 folder: config.plugins.clone(),
                 rescan: config.rescan,
-                loader: Loader::new(engine, config.limits, config.retry, metrics.clone()),
+                loader: Loader::new(engine, config.retry, Secrets { variable: config.variable }, metrics.clone()),
+                policies: policies.clone(),
                 catalog: catalog.clone(),
                 news: news.clone(),
                 metrics: metrics.clone(),

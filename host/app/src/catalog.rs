@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use baton_engine::Component;
-use baton_model::{FunctionId, Limits, LoadedFunction, RetryPolicy};
+use baton_model::{FunctionId, Grants, Limits, LoadedFunction, Quotas, RetryPolicy};
 use tokio::sync::watch;
 
 use crate::metrics::FunctionMetrics;
+use crate::policy::Terms;
 
 /// Calls that usually take longer than this are not run on the thread that reads.
 const QUICK: Duration = Duration::from_micros(300);
@@ -25,6 +26,10 @@ pub(crate) struct Revision {
     pub(crate) limits: Limits,
     /// When its failed calls are tried again.
     pub(crate) retry: RetryPolicy,
+    /// What it may reach.
+    pub(crate) grants: Arc<Grants>,
+    /// How much of this host it may take; its tenant's quotas bind as well.
+    pub(crate) quotas: Quotas,
     /// Where its calls are counted: the same for every revision of one function.
     pub(crate) metrics: Arc<FunctionMetrics>,
     /// How long its calls usually take, in µs: a moving average over about eight calls.
@@ -33,14 +38,14 @@ pub(crate) struct Revision {
 
 impl Revision {
     /// A revision that was never called.
-    pub(crate) fn new(
-        function: FunctionId,
-        component: Component,
-        limits: Limits,
-        retry: RetryPolicy,
-        metrics: Arc<FunctionMetrics>,
-    ) -> Self {
-        Self { function, component, limits, retry, metrics, usual_us: AtomicU32::new(0) }
+    pub(crate) fn new(function: FunctionId, component: Component, terms: Terms, metrics: Arc<FunctionMetrics>) -> Self {
+        let Terms { limits, retry, grants, quotas } = terms;
+        Self { function, component, limits, retry, grants, quotas, metrics, usual_us: AtomicU32::new(0) }
+    }
+
+    /// On which terms it runs.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms { limits: self.limits, retry: self.retry, grants: self.grants.clone(), quotas: self.quotas }
     }
 
     /// Takes one call's time into account.

@@ -14,6 +14,9 @@ use baton_model::{FunctionId, Name, NameError};
 /// The largest manifest or digest file.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
 
+/// The name, without its end, of the file about a tenant.
+const TENANT: &str = "tenant";
+
 /// What says whether a file is the same as at the last look, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -97,6 +100,10 @@ fn look_into(folder: &Path, tenant: Option<&Name>, look: &mut Look) -> io::Resul
                 Ok(name) => _ = look_into(&path, Some(&name), look),
                 Err(error) => look.refused.push((path, error.to_string())),
             },
+            (_, Some(TENANT)) => {
+                let rule = "tenant.toml beside it is about the tenant and would be its manifest; give it another name";
+                look.refused.push((path, rule.to_owned()));
+            }
             (_, Some(function_name)) => match named(function_name, tenant) {
                 Ok(function) if meta.is_file() => _ = look.functions.insert(function, found(&path, &meta)),
                 Ok(function) => {
@@ -110,6 +117,53 @@ fn look_into(folder: &Path, tenant: Option<&Name>, look: &mut Look) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// What one look for files about tenants saw.
+#[derive(Debug, Default)]
+pub(crate) struct TenantLook {
+    pub(crate) files: BTreeMap<Name, TenantFound>,
+    /// Where such files may come: the folder that was looked into, and its tenants'.
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+/// A file about a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TenantFound {
+    pub(crate) path: PathBuf,
+    pub(crate) stamp: Stamp,
+}
+
+/// Looks for `tenant.toml` in `folder`, which is about the tenant `default`, and in the folders of its tenants.
+pub(crate) fn look_for_tenants(folder: &Path) -> io::Result<TenantLook> {
+    let mut look = TenantLook { files: BTreeMap::new(), folders: vec![folder.to_owned()] };
+    let mut see = |tenant: &Name, folder: &Path| {
+        let path = folder.join(TENANT).with_extension("toml");
+        if let Ok(meta) = std::fs::symlink_metadata(&path) {
+            look.files.insert(tenant.clone(), TenantFound { path, stamp: Stamp::of(&meta) });
+        }
+    };
+    let default = FunctionId::of_default_tenant(Name::parse(TENANT).expect("it is a name")).tenant().clone();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().and_then(|name| Name::parse(name.strip_prefix('@')?).ok());
+        if let Some(name) = name.filter(|name| *name != default)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
+            see(&name, &entry.path());
+            look.folders.push(entry.path());
+        }
+    }
+    see(&default, folder);
+    Ok(look)
+}
+
+/// Reads a file about a tenant. None if it is not the same any more.
+///
+/// # Errors
+/// A sentence for people, if it cannot be read or is too large.
+pub(crate) fn read_tenant(found: &TenantFound) -> Result<Option<String>, String> {
+    read_text(&found.path, found.stamp)
 }
 
 fn named(name: &str, tenant: Option<&Name>) -> Result<FunctionId, NameError> {
@@ -148,16 +202,16 @@ pub(crate) fn read(found: &Found) -> Result<Option<Contents>, String> {
     let Some(component) = read_whole(&found.path, stamps.component, bytes_max)? else { return Ok(None) };
     let text = |path: PathBuf, stamp: Option<Stamp>| match stamp {
         None => Ok(Some(None)),
-        Some(stamp) => match read_whole(&path, stamp, TEXT_BYTES_MAX)? {
-            None => Ok(None),
-            Some(bytes) => String::from_utf8(bytes)
-                .map(|text| Some(Some(text)))
-                .map_err(|_| format!("{} is not UTF-8", path.display())),
-        },
+        Some(stamp) => read_text(&path, stamp).map(|text| text.map(Some)),
     };
     let Some(manifest) = text(manifest_path(&found.path), stamps.manifest)? else { return Ok(None) };
     let Some(digest) = text(digest_path(&found.path), stamps.digest)? else { return Ok(None) };
     Ok(Some(Contents { component, manifest, digest }))
+}
+
+fn read_text(path: &Path, stamp: Stamp) -> Result<Option<String>, String> {
+    let bytes = read_whole(path, stamp, TEXT_BYTES_MAX)?;
+    bytes.map(String::from_utf8).transpose().map_err(|_| format!("{} is not UTF-8", path.display()))
 }
 
 fn read_whole(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Option<Vec<u8>>, String> {

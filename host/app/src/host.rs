@@ -10,6 +10,7 @@ use baton_gateway::GatewayConfig;
 use baton_model::{HostState, Limits, RetryPolicy};
 
 use crate::build::Host;
+use crate::policy::{CapsTable, Variable};
 use crate::signals::Signals;
 
 /// What a host is made from.
@@ -27,6 +28,10 @@ pub struct HostConfig {
     pub limits: Limits,
     /// When failed calls are tried again, unless a manifest says otherwise.
     pub retry: RetryPolicy,
+    /// What every tenant may be given at the most; a tenant's own file can only say less.
+    pub tenants: CapsTable,
+    /// How an environment variable is read that an operator lets a function have as a secret.
+    pub variable: Variable,
     /// How long attempts in flight may go on after the signal to end.
     pub drain_timeout: Duration,
     /// How often the folder is looked at when no event tells that it changed.

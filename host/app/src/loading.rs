@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_engine::{Component, Engine};
-use baton_model::{Digest, FunctionId, Grants, Limits, RetryPolicy};
+use baton_model::{Digest, FunctionId, RetryPolicy};
 use tokio::sync::Semaphore;
 
 use crate::catalog::Revision;
 use crate::folder::{self, Contents, Found};
-use crate::manifest::Manifest;
 use crate::metrics::Metrics;
+use crate::policy::{Manifest, Secrets, Terms};
+use crate::tenants::Allowed;
 
 /// How a load ended.
 pub(crate) enum Ended {
@@ -38,8 +39,8 @@ pub(crate) enum Ended {
 #[derive(Clone)]
 pub(crate) struct Loader {
     engine: Engine,
-    limits: Limits,
     retry: RetryPolicy,
+    secrets: Secrets,
     metrics: Arc<Metrics>,
     turns: Arc<Semaphore>,
 }
@@ -47,39 +48,47 @@ pub(crate) struct Loader {
 /// What is to become a revision once its trial has gone well.
 struct Draft {
     component: Component,
-    limits: Limits,
-    retry: RetryPolicy,
+    terms: Terms,
 }
 
 impl Loader {
-    pub(crate) fn new(engine: Engine, limits: Limits, retry: RetryPolicy, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(engine: Engine, retry: RetryPolicy, secrets: Secrets, metrics: Arc<Metrics>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, limits, retry, metrics, turns: Arc::new(Semaphore::new(cores)) }
+        Self { engine, retry, secrets, metrics, turns: Arc::new(Semaphore::new(cores)) }
     }
 
-    pub(crate) async fn load(&self, function: &FunctionId, found: Found, current: Option<Arc<Revision>>) -> Ended {
+    /// Loads what was found, on the terms that its tenant is allowed.
+    pub(crate) async fn load(
+        &self,
+        function: &FunctionId,
+        found: Found,
+        current: Option<Arc<Revision>>,
+        allowed: Allowed,
+    ) -> Ended {
         let started = Instant::now();
         let _turn = self.turns.acquire().await;
         let this = self.clone();
-        let loaded = tokio::task::spawn_blocking(move || this.load_blocking(&found, current)).await;
-        let Draft { component, limits, retry } = match loaded {
+        let loaded = tokio::task::spawn_blocking(move || this.load_blocking(&found, current, &allowed)).await;
+        let Draft { component, terms } = match loaded {
             Ok(Ok(draft)) => draft,
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
         };
-        match component.trial(&limits, None).await {
+        match component.trial(&terms.limits, None).await {
             Ok(()) => {
                 // Only what was loaded has a name in the metrics.
                 let metrics = self.metrics.function(function);
-                let revision = Arc::new(Revision::new(function.clone(), component, limits, retry, metrics));
+                let revision = Arc::new(Revision::new(function.clone(), component, terms, metrics));
                 Ended::Loaded { revision, took: started.elapsed() }
             }
             Err(error) => Ended::Refused { digest: Some(component.digest()), reason: error.to_string() },
         }
     }
 
-    fn load_blocking(&self, found: &Found, current: Option<Arc<Revision>>) -> Result<Draft, Ended> {
+    fn load_blocking(&self, found: &Found, current: Option<Arc<Revision>>, allowed: &Allowed) -> Result<Draft, Ended> {
         let refused = |digest, reason| Ended::Refused { digest, reason };
+        let caps = allowed.as_ref().as_ref();
+        let caps = caps.map_err(|reason| refused(None, format!("its tenant's tenant.toml is wrong: {reason}")))?;
         let contents = folder::read(found).map_err(|reason| refused(None, reason))?.ok_or(Ended::Changed)?;
         let digest = Digest::of(&contents.component);
         let of_this = |reason| refused(Some(digest), reason);
@@ -88,21 +97,19 @@ impl Loader {
             Some(text) => Manifest::parse(text).map_err(|e| of_this(format!("its manifest is wrong: {e}")))?,
             None => Manifest::default(),
         };
-        let of_manifest = |reason| of_this(format!("its manifest is wrong: {reason}"));
-        let limits = manifest.limits(&self.limits).map_err(of_manifest)?;
-        let retry = manifest.retry(&self.retry).map_err(of_manifest)?;
+        let terms = manifest.terms(caps, &self.retry, &self.secrets).map_err(|wrong| {
+            let wrong = wrong.found_in(contents.manifest.as_deref().unwrap_or_default());
+            of_this(format!("its manifest is wrong: {wrong}"))
+        })?;
         let component = match current {
-            Some(old) if old.component.digest() == digest => {
-                if old.limits == limits && old.retry == retry {
-                    return Err(Ended::Same);
-                }
-                old.component.clone()
-            }
-            _ => {
-                self.engine.load(&contents.component, &Grants::default()).map_err(|error| of_this(error.to_string()))?
+            Some(old) if old.component.digest() == digest && old.terms() == terms => return Err(Ended::Same),
+            // What was held against the same grants before is not looked at again.
+            Some(old) if old.component.digest() == digest && old.grants == terms.grants => old.component.clone(),
+            Some(_) | None => {
+                self.engine.load(&contents.component, &terms.grants).map_err(|error| of_this(error.to_string()))?
             }
         };
-        Ok(Draft { component, limits, retry })
+        Ok(Draft { component, terms })
     }
 }
 

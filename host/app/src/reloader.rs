@@ -20,6 +20,7 @@ use crate::catalog::Published;
 use crate::folder::{self, Found, Look, Stamps};
 use crate::loading::{Ended, Loader};
 use crate::metrics::{Metrics, Reload};
+use crate::tenants::{Allowed, Policies};
 use crate::watch::{Depth, Watch};
 
 /// How far apart the two looks are between which a file must not change.
@@ -32,6 +33,8 @@ pub(crate) struct Reloader {
     pub(crate) folder: PathBuf,
     pub(crate) rescan: Duration,
     pub(crate) loader: Loader,
+    /// What the tenants are allowed.
+    pub(crate) policies: watch::Receiver<Policies>,
     pub(crate) catalog: Arc<Published>,
     pub(crate) news: mpsc::Sender<News>,
     pub(crate) metrics: Arc<Metrics>,
@@ -42,19 +45,29 @@ pub(crate) struct Reloader {
 /// How one load went.
 struct Load {
     function: FunctionId,
-    stamps: Stamps,
+    seen: Seen,
     ended: Ended,
     /// From the stable file to here.
     took: Duration,
+}
+
+/// What a function comes from: when any of it changes, the function is loaded again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    stamps: Stamps,
+    /// What its tenant is allowed.
+    allowed: Allowed,
 }
 
 /// What is known of the folder.
 #[derive(Default)]
 struct Known {
     /// The state of each file that was dealt with: loaded or refused.
-    settled: BTreeMap<FunctionId, Stamps>,
+    settled: BTreeMap<FunctionId, Seen>,
     /// Files that are new or changed, as the last look saw them, and when it did.
-    candidates: BTreeMap<FunctionId, (Stamps, Instant)>,
+    candidates: BTreeMap<FunctionId, (Seen, Instant)>,
+    /// What its tenant was allowed when the revision that serves was last found to be within it.
+    serving: BTreeMap<FunctionId, Allowed>,
     loading: BTreeSet<FunctionId>,
     /// Functions whose file is away, since when.
     missing: BTreeMap<FunctionId, Instant>,
@@ -69,10 +82,12 @@ impl Reloader {
         let mut known = Known::default();
         let mut loads: JoinSet<Load> = JoinSet::new();
         let mut next_look = Instant::now();
+        let mut policies = self.policies.clone();
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(next_look) => {}
                 () = watch.hint() => {}
+                Ok(()) = policies.changed() => {}
                 Some(ended) = loads.join_next() => {
                     if let Ok(load) = ended {
                         self.take(&mut known, load);
@@ -106,50 +121,61 @@ impl Reloader {
         let now = Instant::now();
         let mut again = self.rescan;
         again = again.min(self.note_missing(known, &look, now));
+        let policies = self.policies.borrow().clone();
         for (function, found) in look.functions {
-            if known.settled.get(&function) == Some(&found.stamps) {
+            let seen = Seen { stamps: found.stamps, allowed: policies.of(function.tenant()) };
+            if known.settled.get(&function) == Some(&seen) {
                 known.candidates.remove(&function);
                 continue;
             }
             let since = match known.candidates.get(&function) {
-                Some((stamps, since)) if *stamps == found.stamps => *since,
+                Some((before, since)) if *before == seen => *since,
                 _ => now,
             };
             let is_stable = now.duration_since(since) >= SETTLE;
             if is_stable && !known.loading.contains(&function) {
                 known.candidates.remove(&function);
                 known.loading.insert(function.clone());
-                self.load(function, found, loads);
+                self.load(function, found, seen.allowed, loads);
             } else {
-                known.candidates.insert(function, (found.stamps, since));
+                known.candidates.insert(function, (seen, since));
                 again = again.min(SETTLE);
             }
         }
         again
     }
 
-    fn load(&self, function: FunctionId, found: Found, loads: &mut JoinSet<Load>) {
+    fn load(&self, function: FunctionId, found: Found, allowed: Allowed, loads: &mut JoinSet<Load>) {
         let loader = self.loader.clone();
         let current = self.catalog.snapshot().get(&function).cloned();
         loads.spawn(async move {
-            let (stamps, began) = (found.stamps, Instant::now());
-            let ended = loader.load(&function, found, current).await;
-            Load { function, stamps, ended, took: began.elapsed() }
+            let (seen, began) = (Seen { stamps: found.stamps, allowed }, Instant::now());
+            let ended = loader.load(&function, found, current, seen.allowed.clone()).await;
+            Load { function, seen, ended, took: began.elapsed() }
         });
     }
 
     /// Deals with a file that was loaded, or could not be.
     fn take(&self, known: &mut Known, load: Load) {
-        let Load { function, stamps, ended, took } = load;
+        let Load { function, seen, ended, took } = load;
         let function = &function;
         known.loading.remove(function);
         match ended {
             // Somebody is writing it; the next look sees what it has become.
             Ended::Changed => return,
-            Ended::Same => {}
+            Ended::Same => _ = known.serving.insert(function.clone(), seen.allowed.clone()),
             Ended::Refused { digest, reason } => {
-                let serving = self.catalog.snapshot().get(function).map(|r| r.component.digest().short());
-                let stays = serving.map_or_else(String::new, |digest| format!("; {digest} keeps serving"));
+                // What serves may be more than is allowed now, and what was taken away is not to be had any longer.
+                let is_allowed = known.serving.get(function) == Some(&seen.allowed);
+                let serving = self.catalog.snapshot().get(function).map(|r| r.component.digest());
+                let stays = match serving {
+                    None => String::new(),
+                    Some(digest) if is_allowed => format!("; {} keeps serving", digest.short()),
+                    Some(digest) => {
+                        self.remove(known, function, digest);
+                        "; its calls wait, because what its tenant is allowed has changed".to_owned()
+                    }
+                };
                 let which = digest.map_or_else(String::new, |digest: Digest| format!(" ({})", digest.short()));
                 // What was said is known: the same build, touched or put back, is not refused a second time.
                 if known.say(format!("{function}{which} is refused: {reason}{stays}")) {
@@ -160,6 +186,7 @@ impl Reloader {
                 let digest = revision.component.digest();
                 let replaces = self.catalog.snapshot().get(function).map(|old| old.component.digest().short());
                 self.catalog.put(revision.clone());
+                known.serving.insert(function.clone(), seen.allowed.clone());
                 self.metrics.reloaded(Reload::Loaded, Some(took));
                 tracing::info!(
                     %function, digest = %digest.short(), replaces, cached = revision.component.from_cache(),
@@ -168,7 +195,7 @@ impl Reloader {
                 self.tell(Notice::Ready, function, Some(digest));
             }
         }
-        known.settled.insert(function.clone(), stamps);
+        known.settled.insert(function.clone(), seen);
     }
 
     /// Takes out functions whose file has been away for long enough; says when to look again.
@@ -188,14 +215,19 @@ impl Reloader {
             known.missing.remove(&function);
             known.settled.remove(&function);
             let digest = self.catalog.snapshot().get(&function).map(|revision| revision.component.digest());
-            if digest.is_some() {
-                self.catalog.remove(&function);
-                self.metrics.reloaded(Reload::Removed, None);
+            if let Some(digest) = digest {
+                self.remove(known, &function, digest);
                 tracing::info!(%function, "function removed with its file; calls that come now wait for it");
-                self.tell(Notice::Offline, &function, digest);
             }
         }
         again
+    }
+
+    fn remove(&self, known: &mut Known, function: &FunctionId, digest: Digest) {
+        known.serving.remove(function);
+        self.catalog.remove(function);
+        self.metrics.reloaded(Reload::Removed, None);
+        self.tell(Notice::Offline, function, Some(digest));
     }
 
     fn tell(&self, notice: Notice, function: &FunctionId, digest: Option<Digest>) {
@@ -236,6 +268,9 @@ mod tests {
     use baton_engine::{Engine, EngineConfig};
     use baton_model::{Limits, RetryPolicy};
 
+    use crate::policy::{CapsTable, Rules, Secrets};
+    use crate::tenants::TenantFiles;
+
     use super::*;
 
     #[tokio::test]
@@ -245,10 +280,13 @@ mod tests {
         // Nothing listens on the discard port.
         let metrics = Metrics::alone(&BrokerConfig::new("redis://127.0.0.1:9")).unwrap();
         let engine = Engine::new(EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
+        let rules = Rules::new(&Limits::default(), &CapsTable::default()).unwrap();
+        let tenants = TenantFiles::read(folder.path().to_owned(), Duration::from_secs(1), rules).unwrap();
         let reloader = Reloader {
             folder: folder.path().to_owned(),
             rescan: Duration::from_secs(1),
-            loader: Loader::new(engine, Limits::default(), RetryPolicy::default(), metrics.clone()),
+            loader: Loader::new(engine, RetryPolicy::default(), Secrets { variable: |_| None }, metrics.clone()),
+            policies: tenants.policies(),
             catalog: Arc::new(Published::new()),
             news: mpsc::channel(1).0,
             metrics: metrics.clone(),
@@ -258,7 +296,8 @@ mod tests {
         let (mut known, mut loads) = (Known::default(), JoinSet::new());
         for _ in 0..2 {
             // The same bytes again, as when the file is touched or put back.
-            reloader.load(function.clone(), found.clone(), &mut loads);
+            let allowed = reloader.policies.borrow().of(function.tenant());
+            reloader.load(function.clone(), found.clone(), allowed, &mut loads);
             reloader.take(&mut known, loads.join_next().await.unwrap().unwrap());
         }
         let text = metrics.render().await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use baton_app::{HostConfig, embedded};
+use baton_app::{CapsTable, HostConfig, embedded};
 use baton_broker::BrokerConfig;
 use baton_engine::CompileSpeed;
 use baton_gateway::{Auth, GatewayConfig};
@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     retry: Retry,
     drain: Drain,
     http: Http,
+    tenants: CapsTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -208,6 +209,9 @@ impl Settings {
         if calls.time_max_ms == 0 || calls.memory_bytes_max < 65_536 {
             return wrong("calls.time_max_ms", "must be above 0, and calls.memory_bytes_max at least 65536");
         }
+        if let Err(rule) = self.tenants.check() {
+            return Err(UsageError(format!("the setting [tenants] is wrong: {rule}")).into());
+        }
         if self.retry.attempts_max == Some(0) {
             return wrong("retry.attempts_max", "must be at least 1; the first attempt counts");
         }
@@ -240,6 +244,7 @@ impl Settings {
         Limits {
             time_max: Duration::from_millis(calls.time_max_ms),
             memory_bytes_max: calls.memory_bytes_max,
+            payload_bytes_max: calls.payload_bytes_max,
             result_bytes_max: calls.result_bytes_max,
             log_bytes_max: calls.log_bytes_max,
         }
@@ -315,6 +320,8 @@ impl Settings {
                 backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
                 hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
             },
+            tenants: self.tenants.clone(),
+            variable: |name| std::env::var(name).ok(),
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),
             compile,

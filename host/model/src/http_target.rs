@@ -84,6 +84,21 @@ impl HttpTarget {
     }
 }
 
+impl HttpTarget {
+    /// Whether everything that fits `other` fits this one too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let is_host_covered = match (self.is_wildcard, other.is_wildcard) {
+            (false, false) => self.host == other.host,
+            (false, true) => false,
+            (true, false) => self.allows(self.is_tls, &other.host, self.port),
+            // The names below `b.example.com` are all below `example.com`.
+            (true, true) => self.host == other.host || self.allows(self.is_tls, &other.host, self.port),
+        };
+        is_host_covered && self.is_tls == other.is_tls && self.port == other.port
+    }
+}
+
 impl FromStr for HttpTarget {
     type Err = HttpTargetError;
     fn from_str(text: &str) -> Result<Self, HttpTargetError> {
@@ -121,6 +136,29 @@ mod tests {
             assert!(!any.allows(false, host, 8080), "{host}");
         }
         assert!(HttpTarget::parse("http://[::1]:80").unwrap().allows(false, "::1", 80));
+    }
+
+    #[test]
+    fn a_target_covers_what_is_within_it() {
+        let covers =
+            |one: &str, other: &str| HttpTarget::parse(one).unwrap().covers(&HttpTarget::parse(other).unwrap());
+        for (one, other) in [
+            ("https://a.example.com", "https://A.example.com:443"),
+            ("https://*.example.com", "https://a.example.com"),
+            ("https://*.example.com", "https://*.b.example.com"),
+            ("https://*.example.com", "https://*.example.com"),
+        ] {
+            assert!(covers(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("https://a.example.com", "http://a.example.com:443"),
+            ("https://*.example.com", "https://example.com"),
+            ("https://*.b.example.com", "https://*.example.com"),
+            ("https://a.example.com", "https://*.example.com"),
+            ("https://*.example.com", "https://a.example.com:8443"),
+        ] {
+            assert!(!covers(one, other), "{one} {other}");
+        }
     }
 
     #[test]

@@ -15,6 +15,24 @@ pub struct Quotas {
     pub queue_bytes_max: Option<u64>,
 }
 
+impl Quotas {
+    /// The same, and no more than `most`: of two limits the lower binds.
+    #[must_use]
+    pub fn lowered(&self, most: &Self) -> Self {
+        fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            // Of an option, none is the lowest, and here it is no limit at all.
+            [one, other].into_iter().flatten().min()
+        }
+        Self {
+            concurrency_max: lower(self.concurrency_max, most.concurrency_max),
+            calls_per_second: lower(self.calls_per_second, most.calls_per_second),
+            cpu_ms_per_second: lower(self.cpu_ms_per_second, most.cpu_ms_per_second),
+            queue_calls_max: lower(self.queue_calls_max, most.queue_calls_max),
+            queue_bytes_max: lower(self.queue_bytes_max, most.queue_bytes_max),
+        }
+    }
+}
+
 /// What the gateway does with a call that would wait because its tenant or its function is over concurrency or rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Over {

@@ -50,7 +50,13 @@ impl Tenants {
     /// What is said; whoever is not in it has the defaults.
     #[must_use]
     pub fn new(said: BTreeMap<Name, Arc<TenantPolicy>>) -> Self {
-        Self { said: Arc::new(said), others: Arc::default() }
+        Self::with(said, TenantPolicy::default())
+    }
+
+    /// What is said; whoever is not in it has the policy of `others`.
+    #[must_use]
+    pub fn with(said: BTreeMap<Name, Arc<TenantPolicy>>, others: TenantPolicy) -> Self {
+        Self { said: Arc::new(said), others: Arc::new(others) }
     }
 
     /// The policy of `tenant`.
