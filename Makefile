@@ -12,10 +12,13 @@ BUILD_HOST = cargo build --release --workspace --bin baton
 # The functions in plugins/, by folder name, and the same as arguments for cargo.
 PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.toml))
 EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
+# The guests that tests alone need; they stay in the target folder.
+GUESTS = --package hostile
+BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint plugins bench setup setup-lint setup-bench host fmt clean
+.PHONY: help run test lint plugins guests bench setup setup-lint setup-bench host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -25,7 +28,7 @@ help: ## list the targets
 run: host plugins ## start Baton on this folder, make a first call and show its answer (RUN_ONCE=1: then stop)
 	@.ci/first-run
 
-test: host plugins ## every test, each on a redis-server of its own where it needs one, and the examples in the code
+test: host plugins guests ## every test, each on a redis-server of its own where it needs one, and the examples in the code
 	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
 	@cargo test --release --workspace --no-fail-fast
 
@@ -37,7 +40,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 	@echo '==> cargo clippy, for this machine'
 	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 	@echo '==> cargo clippy, for functions (wasm32-wasip2)'
-	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) -- -D warnings
+	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) $(GUESTS) -- -D warnings
 	@echo '==> cargo doc'
 	@RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --release --workspace --no-deps
 	@echo '==> cargo deny'
@@ -45,6 +48,10 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 
 plugins: setup ## build the functions in plugins/*/ and put each NAME.wasm into plugins/
 	@.ci/plugins $(PLUGINS)
+
+guests: setup ## build the guests that the tests need, the hostile ones among them
+	@echo '==> building the guests of the tests'
+	@$(BUILD_GUESTS)
 
 bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
 	@echo '==> building $(BENCH)'

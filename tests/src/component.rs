@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::settings::repository;
+use crate::settings::{profile_dir, repository};
 
 /// An empty core module: WebAssembly, but no component.
 pub const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -14,6 +14,16 @@ pub const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 pub fn sample(name: &str) -> Result<Vec<u8>> {
     let path = repository().join("plugins").join(format!("{name}.wasm"));
     std::fs::read(&path).with_context(|| format!("{} is missing; `make plugins` builds it", path.display()))
+}
+
+/// The guest of tests/hostile.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn ill_guest() -> Result<Vec<u8>> {
+    let target = profile_dir()?.parent().context("the profile lies in the target folder")?.to_owned();
+    let path = target.join("wasm32-wasip2/guest/hostile.wasm");
+    std::fs::read(&path).with_context(|| format!("{} is missing; `make guests` builds it", path.display()))
 }
 
 /// The same behaviour under another digest: the component with a custom section that says `n`.
@@ -90,6 +100,34 @@ pub fn truncations(component: &[u8]) -> Vec<&[u8]> {
     [0, 1, 7, 8].into_iter().chain(eighths).chain([component.len() - 1]).map(|cut| &component[..cut]).collect()
 }
 
+/// The sections of a component, each by its number, and where it ends: a section is its number, its length in LEB128, and
+/// so many bytes.
+///
+/// # Errors
+/// If the bytes do not go by that.
+pub fn section_boundaries(component: &[u8]) -> Result<Vec<(u8, usize)>> {
+    const PREAMBLE_BYTES: usize = 8;
+    let mut boundaries = Vec::new();
+    let mut at = PREAMBLE_BYTES;
+    while at < component.len() {
+        let number = component[at];
+        at += 1;
+        let mut length = 0usize;
+        for shift in (0..35).step_by(7) {
+            let byte = *component.get(at).context("a length is whole")?;
+            at += 1;
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        at += length;
+        boundaries.push((number, at));
+    }
+    ensure!(at == component.len(), "the last section ends at {at}, the file at {}", component.len());
+    Ok(boundaries)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +146,16 @@ mod tests {
         assert_eq!(patched(b"..Hello..Hello", "Hello", "Howdy").unwrap(), b"..Howdy..Howdy");
         assert!(patched(b"nothing", "Hello", "Howdy").is_err());
         assert!(patched(b"Hello", "Hello", "Hi").is_err());
+    }
+
+    #[test]
+    fn sections_end_where_the_next_begins() {
+        let component = wat::parse_str("(component (component) (component))").unwrap();
+        let boundaries = section_boundaries(&component).unwrap();
+        assert_eq!(boundaries.last().map(|(_, end)| *end), Some(component.len()), "{boundaries:?}");
+        assert_eq!(boundaries.iter().filter(|(number, _)| *number == 4).count(), 2, "two components in one");
+        assert_eq!(section_boundaries(&variant(&component, 7)).unwrap().len(), boundaries.len() + 1);
+        assert!(section_boundaries(&component[..component.len() - 1]).is_err());
     }
 
     #[test]

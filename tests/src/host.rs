@@ -62,6 +62,13 @@ impl HostPlan {
         self
     }
 
+    /// With this data folder instead of one of its own.
+    #[must_use]
+    pub fn data(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+
     /// With a setting, by its variable of the environment.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl ToString) -> Self {

@@ -33,7 +33,7 @@ mod wait;
 pub use batch::Batch;
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
-pub use component::{CORE_MODULE, patched, sample, truncations, variant, wrong_world};
+pub use component::{CORE_MODULE, ill_guest, patched, sample, section_boundaries, truncations, variant, wrong_world};
 pub use events::{Event, Events};
 pub use fleet::Fleet;
 pub use folder::Folder;
