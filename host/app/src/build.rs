@@ -19,7 +19,7 @@ use crate::backoff::Trouble;
 use crate::catalog::Published;
 use crate::clock::now_ms;
 use crate::consumer::Consumer;
-use crate::corridor::Corridor;
+use crate::corridor::{Corridor, Guests};
 use crate::drain::{Drain, Hands, Parts};
 use crate::flights::Flights;
 use crate::front::Front;
@@ -60,7 +60,7 @@ pub(crate) struct Host {
     pub(crate) first_pass: watch::Receiver<bool>,
     /// Where HTTP is served, if it is.
     pub(crate) address: Option<SocketAddr>,
-    _corridor: Option<Corridor>,
+    _threads: Option<(Corridor, Guests)>,
 }
 
 /// What the parts of a host share.
@@ -160,7 +160,7 @@ impl Host {
             false => None,
         };
         tracing::info!(host = %shared.id, seats = record.seats, "host starting");
-        let Work { mut intake, mut upkeep, settler, hands, corridor } = work.unwrap_or_default();
+        let Work { mut intake, mut upkeep, settler, hands, threads } = work.unwrap_or_default();
         let announcer = Announcer {
             queue: shared.queue.clone(),
             host: shared.id.clone(),
@@ -230,7 +230,7 @@ impl Host {
             state,
             first_pass,
             address,
-            _corridor: corridor,
+            _threads: threads,
         })
     }
 }
@@ -242,7 +242,7 @@ struct Work {
     upkeep: JoinSet<()>,
     settler: Option<JoinHandle<()>>,
     hands: Option<Hands>,
-    corridor: Option<Corridor>,
+    threads: Option<(Corridor, Guests)>,
 }
 
 /// What those that run functions hear of the other hosts.
@@ -292,13 +292,15 @@ impl Work {
         let (settler, to_settler) = Settler::new(broker, id.clone())?;
         let keeper = LeaseKeeper::new(broker, id.clone())?;
         let (to_promoter, promoter_inbox) = mpsc::unbounded_channel();
+        let guests = Guests::start()?;
         let runner = Arc::new(Runner {
             host: id.clone(),
             queue: queue.clone(),
             catalog: catalog.clone(),
             flights: flights.clone(),
             metrics: metrics.clone(),
-            guests: Handle::current(),
+            guests: guests.handle().clone(),
+            helpers: Handle::current(),
             fault: fault.clone(),
             hand_back_after: Duration::from_secs(1),
         });
@@ -384,7 +386,7 @@ impl Work {
             upkeep,
             settler: Some(settler),
             hands: Some(Hands { runner, alarm, to_settler }),
-            corridor: Some(corridor),
+            threads: Some((corridor, guests)),
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use baton_engine::Component;
@@ -15,6 +15,12 @@ use crate::policy::Terms;
 
 /// Calls that usually take longer than this are not run on the thread that reads.
 const QUICK: Duration = Duration::from_micros(300);
+
+/// A call that was taken for a quick one and was not through after this long has held up the thread that reads.
+const HELD_UP: Duration = Duration::from_millis(1);
+
+/// For how long no call of its function is run there then: a function that means ill must not do that call by call.
+const PENANCE: Duration = Duration::from_secs(2);
 
 /// One component with its manifest, as loaded.
 pub(crate) struct Revision {
@@ -34,13 +40,27 @@ pub(crate) struct Revision {
     pub(crate) metrics: Arc<FunctionMetrics>,
     /// How long its calls usually take, in µs: a moving average over about eight calls.
     usual_us: AtomicU32,
+    /// Until when its calls are not taken for quick ones, in ms since the revision was made.
+    not_quick_until_ms: AtomicU64,
+    made: Instant,
 }
 
 impl Revision {
     /// A revision that was never called.
     pub(crate) fn new(function: FunctionId, component: Component, terms: Terms, metrics: Arc<FunctionMetrics>) -> Self {
         let Terms { limits, retry, grants, quotas } = terms;
-        Self { function, component, limits, retry, grants, quotas, metrics, usual_us: AtomicU32::new(0) }
+        Self {
+            function,
+            component,
+            limits,
+            retry,
+            grants,
+            quotas,
+            metrics,
+            usual_us: AtomicU32::new(0),
+            not_quick_until_ms: AtomicU64::new(0),
+            made: Instant::now(),
+        }
     }
 
     /// On which terms it runs.
@@ -56,9 +76,25 @@ impl Revision {
         self.usual_us.store(old - old / 8 + us / 8, Ordering::Relaxed);
     }
 
-    /// Whether its calls usually end at once.
+    /// A call of it that was taken for a quick one is not through after this long.
+    pub(crate) fn held_up(&self, time: Duration) {
+        if time >= HELD_UP {
+            self.not_quick_until_ms.store(self.age_ms(PENANCE), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether its calls usually end at once, and none held up the thread that reads just now.
     pub(crate) fn is_quick(&self) -> bool {
-        u128::from(self.usual_us.load(Ordering::Relaxed)) < QUICK.as_micros()
+        if u128::from(self.usual_us.load(Ordering::Relaxed)) >= QUICK.as_micros() {
+            return false;
+        }
+        let until_ms = self.not_quick_until_ms.load(Ordering::Relaxed);
+        until_ms == 0 || until_ms < self.age_ms(Duration::ZERO)
+    }
+
+    /// Its age so much later than now, in ms.
+    fn age_ms(&self, later: Duration) -> u64 {
+        u64::try_from((self.made.elapsed() + later).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

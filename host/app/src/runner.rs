@@ -46,8 +46,11 @@ pub(crate) struct Runner {
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Where attempts go that are not through at once: not where calls are read and settled.
+    /// Where attempts go that are not through at once: not where calls are read and settled, and behind whatever else
+    /// the host does.
     pub(crate) guests: Handle,
+    /// Who helps to start a large batch.
+    pub(crate) helpers: Handle,
     /// Cancelled when an attempt panics: that is a fault of the host.
     pub(crate) fault: CancellationToken,
     /// How long a call waits that this host has read but cannot run.
@@ -65,7 +68,7 @@ impl Runner {
         while batch.len() > SHARE {
             let share = batch.split_off(batch.len() - SHARE.min(batch.len() / 2));
             let (this, settler) = (self.clone(), settler.clone());
-            self.guests.spawn(async move { this.start_here(share, &settler).await });
+            self.helpers.spawn(async move { this.start_here(share, &settler).await });
         }
         self.start_here(batch, settler).await;
     }
@@ -93,17 +96,28 @@ impl Runner {
             return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
         };
         let inline = revision.is_quick();
-        let attempt = self.clone().attempt(delivery, seat, revision, settler.clone());
+        let attempt = self.clone().attempt(delivery, seat, revision.clone(), settler.clone(), !inline);
         let mut attempt: BoxFuture<'static, ()> = attempt.boxed();
         // Most calls end the first time they are asked. Only one that waits, or usually takes its time, is worth a task.
-        if inline && futures_util::poll!(&mut attempt).is_ready() {
-            return;
+        if inline {
+            let asked = Instant::now();
+            if futures_util::poll!(&mut attempt).is_ready() {
+                return;
+            }
+            revision.held_up(asked.elapsed());
         }
         let task = self.guests.spawn(attempt);
         self.flights.can_be_stopped_by(&key, task.abort_handle());
     }
 
-    async fn attempt(self: Arc<Self>, delivery: Delivery, seat: Seat, revision: Arc<Revision>, settler: ToSettler) {
+    async fn attempt(
+        self: Arc<Self>,
+        delivery: Delivery,
+        seat: Seat,
+        revision: Arc<Revision>,
+        settler: ToSettler,
+        waits: bool,
+    ) {
         let Delivery { call, lease, read } = delivery;
         let (started_ms, started) = (now_ms(), Instant::now());
         if let Some(read) = read {
@@ -130,7 +144,7 @@ impl Runner {
             }
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
-                let invocation = Invocation { call: call.clone(), limits: revision.limits, log, services: None };
+                let invocation = Invocation { call: call.clone(), limits: revision.limits, log, waits, services: None };
                 let executed = revision.component.execute_timed(invocation).await;
                 revision.metrics.ran(executed.timings);
                 executed.outcome

@@ -47,8 +47,13 @@ async fn measure(component: &Component, call: &Arc<Call>) -> f64 {
     for batch in 0..=BATCHES {
         let start = Instant::now();
         for _ in 0..CALLS_PER_BATCH {
-            let invocation =
-                Invocation { call: Arc::clone(call), limits: Limits::default(), log: Arc::clone(&log), services: None };
+            let invocation = Invocation {
+                call: Arc::clone(call),
+                limits: Limits::default(),
+                log: Arc::clone(&log),
+                waits: false,
+                services: None,
+            };
             match component.execute(invocation).await {
                 Outcome::Trapped { message } | Outcome::HostFault { message } => panic!("{message}"),
                 _ => {}

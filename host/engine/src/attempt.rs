@@ -16,6 +16,7 @@ use crate::log::{CallLog, LogSink, LogStream};
 use crate::outcome::{self, Stage};
 use crate::services::Services;
 use crate::state::{RESOURCES_MAX, State};
+use crate::turns;
 
 /// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
 const HOSTCALL_BYTES: usize = 4 << 20;
@@ -31,6 +32,8 @@ pub struct Invocation {
     pub limits: Limits,
     /// Where the guest's lines go.
     pub log: Arc<dyn LogSink>,
+    /// Whether it is known to take its time: then it waits for its turn before it begins, not only after its first tick.
+    pub waits: bool,
     /// What the function was granted beside its call; none for most.
     pub services: Option<Arc<Services>>,
 }
@@ -68,20 +71,24 @@ impl Laps {
 }
 
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
-    let Invocation { call, limits, log, services } = invocation;
+    let Invocation { call, limits, log, waits, services } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
         return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
     };
     let mut laps = Laps::default();
-    let attempt = async {
-        let mut store = store(component, &limits, end, log, services);
+    let _running = component.engine.ticker.running();
+    let attempt = turns::in_turns(async {
+        if waits {
+            component.engine.turns.wait(Some(call.function.tenant())).await;
+        }
+        let mut store = store(component, Some(&call), &limits, end, log, services);
         let answer = run(component, &mut store, &call, &mut laps).await;
         // Before the store goes: returning its memory is no part of the run.
         laps.ended = Some(Instant::now());
         let stage = if laps.instantiated.is_some() { Stage::Calling } else { Stage::Instantiating };
         outcome::of(answer, store.data(), stage, &limits, end)
-    };
-    // The clock interrupts a guest that computes; this one ends a guest that waits in the host.
+    });
+    // The clock interrupts a guest that computes; this one ends a guest that waits, in the host or for its turn.
     let outcome = match tokio::time::timeout(end.after, attempt).await {
         Ok(outcome) => outcome,
         Err(_) => outcome::too_late(&limits, end),
@@ -127,14 +134,15 @@ pub(crate) async fn trial(
     let Some(end) = End::of(&limits, None) else {
         return Err(LoadError::Trial("the time limit is zero".into()));
     };
-    let attempt = async {
-        let mut store = store(component, &limits, end, Arc::new(Nowhere), services);
+    let _running = component.engine.ticker.running();
+    let attempt = turns::in_turns(async {
+        let mut store = store(component, None, &limits, end, Arc::new(Nowhere), services);
         let instance = match component.function.instance_pre().instantiate_async(&mut store).await {
             Ok(instance) => instance,
             Err(e) => return Err(outcome::of(Err(e), store.data(), Stage::Instantiating, &limits, end)),
         };
         Ok(Function::new(&mut store, &instance).map(drop))
-    };
+    });
     let ended = tokio::time::timeout(end.after, attempt).await;
     let reason = match ended.unwrap_or_else(|_| Err(outcome::too_late(&limits, end))) {
         Ok(Ok(())) => return Ok(()),
@@ -160,6 +168,7 @@ pub(crate) async fn trial(
 /// A store for one attempt, never used for another.
 fn store(
     component: &Loaded,
+    call: Option<&Arc<Call>>,
     limits: &Limits,
     end: End,
     sink: Arc<dyn LogSink>,
@@ -173,14 +182,20 @@ fn store(
     store.set_hostcall_fuel(outcome::hostcall_bytes_max(limits, HOSTCALL_BYTES));
     store.set_max_component_handles(RESOURCES_MAX);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut context| {
+    let (turns, call) = (Arc::clone(&engine.turns), call.cloned());
+    store.epoch_deadline_callback(move |mut context| {
         let state = context.data_mut();
         if Instant::now() >= state.end {
             state.is_interrupted = true;
             return Ok(UpdateDeadline::Interrupt);
         }
-        // Neighbours on this thread get their turn at every tick.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        // A tick is all that a guest gets without a turn, and all that a turn lasts while others wait.
+        let (turns, call) = (Arc::clone(&turns), call.clone());
+        let next_turn = async move {
+            tokio::task::yield_now().await;
+            turns.wait(call.as_ref().map(|call| call.function.tenant())).await;
+        };
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(next_turn)))
     });
     store
 }

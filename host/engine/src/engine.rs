@@ -15,6 +15,7 @@ use crate::loaded::Shared;
 use crate::settings;
 use crate::state::State;
 use crate::ticker::Ticker;
+use crate::turns::Turns;
 
 /// Loads and runs components. Clones are the same engine; its clock stops with the last clone and the last component.
 #[derive(Clone)]
@@ -68,7 +69,7 @@ impl Engine {
         };
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Clock)?;
         let memory_bytes_max = config.memory_bytes_max;
-        Ok(Self(Arc::new(Shared { _ticker: ticker, wasmtime, linker, cache, memory_bytes_max })))
+        Ok(Self(Arc::new(Shared { ticker, turns: Arc::new(Turns::new()), wasmtime, linker, cache, memory_bytes_max })))
     }
 
     /// Checks a file's bytes, compiles them or takes the machine code from the cache, demands the exact exports and

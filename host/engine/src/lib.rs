@@ -21,6 +21,7 @@ mod settings;
 mod state;
 mod stdio;
 mod ticker;
+mod turns;
 
 pub use attempt::{Executed, Invocation, Timings};
 pub use check::{COMPONENT_BYTES_MAX, LoadError};

@@ -9,11 +9,13 @@ use crate::bindings::FunctionPre;
 use crate::cache::Cache;
 use crate::state::State;
 use crate::ticker::Ticker;
+use crate::turns::Turns;
 
 /// What every component holds on to.
 pub(crate) struct Shared {
     // First, so that the clock's thread is gone before what it ticks.
-    pub(crate) _ticker: Ticker,
+    pub(crate) ticker: Ticker,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) cache: Option<Cache>,

@@ -74,6 +74,7 @@ async fn batches(component: &Component, plan: &Plan) -> Result<f64> {
                 call: Arc::clone(&call),
                 limits: Limits::default(),
                 log: Arc::clone(&log),
+                waits: false,
                 services: None,
             };
             match component.execute(invocation).await {

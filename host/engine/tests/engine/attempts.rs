@@ -215,8 +215,9 @@ async fn an_attempt_tells_how_long_its_halves_took_as_far_as_it_came() {
         let mut asked = call("abc");
         asked.deadline_ms = deadline_ms;
         let log = Arc::new(Sink::default());
-        let executed =
-            load(&guest).execute_timed(Invocation { call: Arc::new(asked), limits, log, services: None }).await;
+        let executed = load(&guest)
+            .execute_timed(Invocation { call: Arc::new(asked), limits, log, waits: false, services: None })
+            .await;
         (executed.outcome, executed.timings)
     };
 

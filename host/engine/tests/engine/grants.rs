@@ -43,6 +43,7 @@ async fn settings_are_read_under_every_name_that_the_interface_has_had() {
                 call: Arc::new(call(asked)),
                 limits: limits(),
                 log: Arc::new(Sink::default()),
+                waits: false,
                 services: Some(Arc::clone(&services)),
             };
             let Outcome::Replied(reply) = component.execute(invocation).await else { panic!("{name}: no reply") };

@@ -66,8 +66,13 @@ impl LogSink for Sink {
 
 pub(crate) async fn execute(component: &Component, call: Call, limits: Limits) -> (Outcome, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
-    let invocation =
-        Invocation { call: Arc::new(call), limits, log: Arc::clone(&sink) as Arc<dyn LogSink>, services: None };
+    let invocation = Invocation {
+        call: Arc::new(call),
+        limits,
+        log: Arc::clone(&sink) as Arc<dyn LogSink>,
+        waits: false,
+        services: None,
+    };
     (component.execute(invocation).await, sink)
 }
 
