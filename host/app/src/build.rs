@@ -286,6 +286,7 @@ impl Work {
             cache_dir: Some(config.data.join("cache")),
             compile: config.compile,
             tuning: Tuning::Tuned,
+            egress_networks: Vec::new(),
         })?;
         let (reader, waker) = Reader::new(broker, id.clone())?;
         let alarm = Alarm::new(waker.clone());

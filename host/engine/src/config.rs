@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, ModuleVersionStrategy, OptLevel};
 use wasmtime::{PoolingAllocationConfig, RegallocAlgorithm, WasmFeatures};
 
@@ -31,6 +32,8 @@ pub struct EngineConfig {
     pub compile: CompileSpeed,
     /// Whether the engine is tuned for many short calls.
     pub tuning: Tuning,
+    /// Networks that requests of functions may reach although they are not public.
+    pub egress_networks: Vec<IpNet>,
 }
 
 impl Default for EngineConfig {
@@ -41,6 +44,7 @@ impl Default for EngineConfig {
             cache_dir: None,
             compile: CompileSpeed::Full,
             tuning: Tuning::Tuned,
+            egress_networks: Vec::new(),
         }
     }
 }

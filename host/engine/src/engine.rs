@@ -11,6 +11,7 @@ use crate::cache::{Cache, CacheError};
 use crate::check::{self, LoadError};
 use crate::component::Component;
 use crate::config::EngineConfig;
+use crate::egress::Egress;
 use crate::loaded::Shared;
 use crate::settings;
 use crate::state::State;
@@ -69,7 +70,16 @@ impl Engine {
         };
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Clock)?;
         let memory_bytes_max = config.memory_bytes_max;
-        Ok(Self(Arc::new(Shared { ticker, turns: Arc::new(Turns::new()), wasmtime, linker, cache, memory_bytes_max })))
+        let egress = Egress::new(config.egress_networks);
+        Ok(Self(Arc::new(Shared {
+            ticker,
+            turns: Arc::new(Turns::new()),
+            wasmtime,
+            linker,
+            cache,
+            memory_bytes_max,
+            egress,
+        })))
     }
 
     /// Checks a file's bytes, compiles them or takes the machine code from the cache, demands the exact exports and
@@ -105,5 +115,6 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     settings::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }

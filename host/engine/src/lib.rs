@@ -9,6 +9,7 @@ mod cache;
 mod check;
 mod component;
 mod config;
+mod egress;
 mod end;
 mod engine;
 mod limiter;

@@ -7,6 +7,7 @@ use wasmtime::component::Linker;
 
 use crate::bindings::FunctionPre;
 use crate::cache::Cache;
+use crate::egress::Egress;
 use crate::state::State;
 use crate::ticker::Ticker;
 use crate::turns::Turns;
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) linker: Linker<State>,
     pub(crate) cache: Option<Cache>,
     pub(crate) memory_bytes_max: usize,
+    /// Sends the requests of those that were granted any.
+    pub(crate) egress: Egress,
 }
 
 /// One component, ready for instances.
