@@ -18,7 +18,7 @@ BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint plugins guests bench setup setup-lint setup-bench host fmt clean
+.PHONY: help run test lint plugins guests bench hostile soak setup setup-lint setup-bench host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -57,6 +57,12 @@ bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_
 	@echo '==> building $(BENCH)'
 	@cargo build --release --workspace --bin $(BENCH)
 	@.ci/built $(BENCH) $(BENCH_ARGS)
+
+hostile: host plugins guests ## run every hostile guest, measure it, and write the table in docs/security.md
+	@cargo test --quiet --release --workspace --test hostile -- --ignored --nocapture the_table_of_all_hostile_guests
+
+soak: host plugins guests ## reloads and calls for some minutes (FULL=1: 10,000 and 1,000,000), and a host that does not grow
+	@BATON_FULL=$(FULL) cargo test --quiet --release --workspace --test hostile -- --ignored --nocapture a_host_does_not_grow
 
 fmt: ## format the code
 	@cargo fmt --all

@@ -135,30 +135,27 @@ mod tests {
         Name::parse(name).unwrap()
     }
 
+    /// Takes the only turn, outside of any poll.
+    fn take(turns: &Arc<Turns>) -> Turn {
+        assert!(turns.lock().take_or_queue(None).is_none(), "it is free");
+        Turn(turns.clone())
+    }
+
     #[tokio::test]
     async fn tenants_take_turns_however_long_their_lines_are() {
         let turns = Arc::new(Turns::of(1));
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let held = in_turns(async {
-            turns.wait(None).await;
-            let line = ["noisy", "noisy", "noisy", "quiet", "noisy", "quiet"].map(|name| {
-                let (turns, order) = (turns.clone(), order.clone());
-                in_turns(async move {
-                    turns.wait(Some(&tenant(name))).await;
-                    order.lock().unwrap().push(name);
-                })
-            });
-            // They queue up while the only turn is taken, in this order.
-            let line: Vec<_> =
-                line.into_iter().map(|waiting| Box::pin(futures_util::future::maybe_done(waiting))).collect();
-            let mut line = line;
-            for waiting in &mut line {
-                assert!(futures_util::poll!(waiting).is_pending());
-            }
-            line
-        })
-        .await;
-        futures_util::future::join_all(held).await;
+        let order = Mutex::new(Vec::new());
+        let held = take(&turns);
+        let line = ["noisy", "noisy", "noisy", "quiet", "noisy", "quiet"].map(|name| {
+            let (turns, order) = (&turns, &order);
+            in_turns(async move {
+                turns.wait(Some(&tenant(name))).await;
+                order.lock().unwrap().push(name);
+            })
+        });
+        // They queue up while the turn is taken, in the order in which they are polled.
+        let give_back = async { drop(held) };
+        futures_util::future::join(futures_util::future::join_all(line), give_back).await;
         assert_eq!(*order.lock().unwrap(), ["noisy", "quiet", "noisy", "quiet", "noisy", "noisy"]);
         assert_eq!(turns.lock().free, 1, "every turn came back");
     }
@@ -186,15 +183,13 @@ mod tests {
     #[tokio::test]
     async fn one_who_is_gone_is_passed_by() {
         let turns = Arc::new(Turns::of(1));
+        let held = take(&turns);
         let mut gone = Box::pin(in_turns(turns.wait(None)));
         let mut there = Box::pin(in_turns(turns.wait(None)));
-        in_turns(async {
-            turns.wait(None).await;
-            assert!(futures_util::poll!(&mut gone).is_pending());
-            assert!(futures_util::poll!(&mut there).is_pending());
-            drop(gone);
-        })
-        .await;
+        assert!(futures_util::poll!(&mut gone).is_pending());
+        assert!(futures_util::poll!(&mut there).is_pending());
+        drop(gone);
+        drop(held);
         there.await;
         assert_eq!(turns.lock().free, 1);
     }

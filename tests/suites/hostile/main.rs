@@ -7,3 +7,5 @@ mod cases;
 mod files;
 mod measures;
 mod odd;
+mod soak;
+mod table;

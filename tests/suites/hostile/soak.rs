@@ -1,0 +1,56 @@
+//! The long run: reloads and calls without an end in sight, and a host that does not grow by them. `make soak`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use baton_model::Status;
+use baton_tests::settings::{RESULT_TTL_MS, full_length};
+use baton_tests::{Stage, sample, variant};
+
+use crate::measures::Held;
+
+/// How many calls are sent in one go.
+const BATCH: usize = 500;
+
+/// The share by which a host's memory may grow between the first tenth and the end.
+const GROWTH_MAX: f64 = 0.05;
+
+#[tokio::test]
+#[ignore = "takes long: `make soak`, or `make soak FULL=1` for 10,000 reloads and 1,000,000 calls"]
+async fn a_host_does_not_grow_by_reloads_and_calls() -> Result<()> {
+    let (reloads, calls) = if full_length() { (10_000, 1_000_000) } else { (300, 60_000) };
+    let stage = Stage::with(&["hello", "echo"]).await?;
+    // Results of a minute ago are of no use here, and would fill Redis.
+    let mut host = stage.host().setting(RESULT_TTL_MS, 60_000).start_ready(&["hello", "echo"]).await?;
+    let hello = sample("hello")?;
+    let mut caller = stage.caller.clone();
+    let mut first = None;
+    let start = Instant::now();
+    let mut sent = 0;
+    for n in 1..=reloads {
+        let next = variant(&hello, n);
+        stage.folder.install("hello", &next)?;
+        // Calls go on while the file is taken in, half of them to the function that changes.
+        while sent < calls / reloads as usize * n as usize {
+            for function in ["hello", "echo"] {
+                let ids = caller.send_many(function, "{}", BATCH / 2).await?;
+                let answers = caller.results(function, &ids, Duration::from_secs(60)).await?;
+                ensure!(answers.iter().all(|answer| answer.status == Status::Ok), "a call failed after {sent} calls");
+            }
+            sent += BATCH;
+        }
+        host.ready_with("hello", &next).await?;
+        if n % (reloads / 10) == 0 {
+            let held = Held::by(host.pid())?;
+            println!("{n} reloads, {sent} calls, {:.0?}: {held:?}", start.elapsed());
+            first.get_or_insert(held);
+        }
+    }
+    let (first, last) = (first.expect("a tenth has passed"), Held::by(host.pid())?);
+    let grown = last.rss_bytes as f64 / first.rss_bytes as f64 - 1.0;
+    println!("grown by {:.1} % from {first:?} to {last:?}", grown * 100.0);
+    ensure!(grown < GROWTH_MAX, "the host has grown by {:.1} %: from {first:?} to {last:?}", grown * 100.0);
+    ensure!(last.files <= first.files + 2 && last.threads <= first.threads + 2, "from {first:?} to {last:?}");
+    ensure!(last.maps <= first.maps + first.maps / 20 + 16, "from {first:?} to {last:?}");
+    Ok(())
+}
