@@ -28,6 +28,8 @@ mod policy;
 mod promoter;
 mod reloader;
 mod renewer;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod rubbish;
 mod runner;
 mod seats;
 mod signals;

@@ -225,8 +225,9 @@ fn traceparent(value: &str) -> Option<String> {
     (version != "ff" && (version != "00" || parts.next().is_none())).then(|| value.to_owned())
 }
 
+/// A stranger's text, fit for a message: short, and nothing in it that acts on a terminal or begins a line.
 fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
+    text.chars().take(80).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod meter;
 mod presence;
 mod queue;
 mod reader;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod rubbish;
 mod script;
 mod settle;
 mod standing;

@@ -17,6 +17,8 @@ mod loaded;
 mod log;
 mod offer;
 mod outcome;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod rubbish;
 mod services;
 mod settings;
 mod state;

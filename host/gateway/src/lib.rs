@@ -16,6 +16,8 @@ mod probes;
 mod problem;
 mod request;
 mod router;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod rubbish;
 mod server;
 
 pub use auth::Auth;

@@ -14,6 +14,8 @@ mod name;
 mod outcome;
 mod quotas;
 mod result;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod rubbish;
 mod running;
 mod tenant;
 
