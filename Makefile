@@ -18,7 +18,7 @@ BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint plugins guests bench hostile soak setup setup-lint setup-bench host fmt clean
+.PHONY: help run test lint plugins guests bench hostile soak fuzz audit setup setup-lint setup-bench setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -64,6 +64,14 @@ hostile: host plugins guests ## run every hostile guest, measure it, and write t
 soak: host plugins guests ## reloads and calls for some minutes (FULL=1: 10,000 and 1,000,000), and a host that does not grow
 	@BATON_FULL=$(FULL) cargo test --quiet --release --workspace --test hostile -- --ignored --nocapture a_host_does_not_grow
 
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+fuzz: setup-fuzz ## feed rubbish to what parses bytes from outside (FUZZ_SECONDS=60 each, FUZZ_TARGETS='entries …')
+	@.ci/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+audit: setup-lint ## compare Cargo.lock with the advisories of RustSec, which needs the network
+	@.ci/audit
+
 fmt: ## format the code
 	@cargo fmt --all
 
@@ -80,6 +88,9 @@ setup-lint:
 
 setup-bench:
 	@.ci/setup --bench
+
+setup-fuzz:
+	@.ci/setup --fuzz
 
 host: setup
 	@echo '==> building the host (the first time wasmtime is compiled too, which takes some minutes)'

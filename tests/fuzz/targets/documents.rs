@@ -1,0 +1,4 @@
+//! Result documents and notices.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| baton_model::rubbish::documents(bytes));

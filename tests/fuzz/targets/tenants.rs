@@ -1,0 +1,4 @@
+//! tenant.toml.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| baton_app::rubbish::tenant(bytes));
