@@ -93,7 +93,8 @@ impl Host {
         let (news, news_inbox) = mpsc::channel(NEWS_MAX);
         let catalog = Arc::new(Published::new());
         let flights = Arc::new(Flights::default());
-        let rules = Rules::new(&config.limits, &config.tenants).context("the caps of all tenants are wrong")?;
+        let rules = Rules::new(&config.limits, &config.tenants, &config.security)
+            .context("what is set for all tenants is wrong")?;
         let tenants = TenantFiles::read(config.plugins.clone(), config.rescan, rules)
             .with_context(|| format!("cannot look for tenants in the folder {}", config.plugins.display()))?;
         let seats = Seats::new(if config.functions { config.seats } else { 0 });
@@ -122,6 +123,7 @@ impl Host {
             host: shared.id.clone(),
             queue: shared.queue.clone(),
             presence: shared.presence.clone(),
+            catalog: shared.catalog.clone(),
             flights: shared.flights.clone(),
             metrics: shared.metrics.clone(),
             trouble: shared.trouble.clone(),

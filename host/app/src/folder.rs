@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use baton_engine::COMPONENT_BYTES_MAX;
 use baton_model::{FunctionId, Name, NameError};
 
-/// The largest manifest or digest file.
+/// The largest manifest, digest file, signature or file about a tenant.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
 
 /// The name, without its end, of the file about a tenant.
@@ -45,6 +45,7 @@ pub(crate) struct Stamps {
     component: Stamp,
     manifest: Option<Stamp>,
     digest: Option<Stamp>,
+    signature: Option<Stamp>,
 }
 
 /// A file that would be a function.
@@ -71,6 +72,7 @@ pub(crate) struct Contents {
     pub(crate) component: Vec<u8>,
     pub(crate) manifest: Option<String>,
     pub(crate) digest: Option<String>,
+    pub(crate) signature: Option<String>,
 }
 
 /// Looks into `folder`.
@@ -176,8 +178,12 @@ fn named(name: &str, tenant: Option<&Name>) -> Result<FunctionId, NameError> {
 
 fn found(path: &Path, meta: &Metadata) -> Found {
     let beside = |path: PathBuf| std::fs::symlink_metadata(path).ok().map(|meta| Stamp::of(&meta));
-    let stamps =
-        Stamps { component: Stamp::of(meta), manifest: beside(manifest_path(path)), digest: beside(digest_path(path)) };
+    let stamps = Stamps {
+        component: Stamp::of(meta),
+        manifest: beside(manifest_path(path)),
+        digest: beside(digest_path(path)),
+        signature: beside(signature_path(path)),
+    };
     Found { path: path.to_owned(), stamps }
 }
 
@@ -187,6 +193,10 @@ fn manifest_path(component: &Path) -> PathBuf {
 
 fn digest_path(component: &Path) -> PathBuf {
     component.with_extension("wasm.sha256")
+}
+
+fn signature_path(component: &Path) -> PathBuf {
+    component.with_extension("wasm.minisig")
 }
 
 /// Reads what was found. None if it is not the same any more: somebody writes it.
@@ -206,7 +216,8 @@ pub(crate) fn read(found: &Found) -> Result<Option<Contents>, String> {
     };
     let Some(manifest) = text(manifest_path(&found.path), stamps.manifest)? else { return Ok(None) };
     let Some(digest) = text(digest_path(&found.path), stamps.digest)? else { return Ok(None) };
-    Ok(Some(Contents { component, manifest, digest }))
+    let Some(signature) = text(signature_path(&found.path), stamps.signature)? else { return Ok(None) };
+    Ok(Some(Contents { component, manifest, digest, signature }))
 }
 
 fn read_text(path: &Path, stamp: Stamp) -> Result<Option<String>, String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
-use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts};
+use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts, PayloadLimit};
 use baton_model::{HostId, HostState, ReplyTo, Tenants};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Trouble;
+use crate::catalog::Published;
 use crate::flights::Flights;
 use crate::metrics::Metrics;
 
@@ -25,6 +26,7 @@ pub(crate) struct Front {
     pub(crate) host: HostId,
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trouble: Arc<Trouble>,
@@ -49,6 +51,7 @@ impl Front {
             admin: Arc::new(Admin::new(broker)?),
             inspect: Arc::new(Inspect::new(broker)?),
             tenants: self.tenants.clone(),
+            payload_bytes_max: payload_bytes_max(self.catalog.clone()),
             redis_reachable: reachable(self.queue.clone(), self.trouble.clone()),
             metrics: metrics(self.metrics.clone()),
             http_meter: self.metrics.http_meter(),
@@ -63,6 +66,10 @@ impl Front {
     fn status(&self) -> HostStatus {
         HostStatus { draining: *self.state.borrow() == HostState::Draining, started: *self.first_pass.borrow() }
     }
+}
+
+fn payload_bytes_max(catalog: Arc<Published>) -> PayloadLimit {
+    Arc::new(move |function| Some(catalog.snapshot().get(function)?.limits.payload_bytes_max))
 }
 
 fn executions(flights: Arc<Flights>, metrics: Arc<Metrics>) -> Arc<dyn Fn() -> Executions + Send + Sync> {

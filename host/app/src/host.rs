@@ -10,7 +10,7 @@ use baton_gateway::GatewayConfig;
 use baton_model::{HostState, Limits, RetryPolicy};
 
 use crate::build::Host;
-use crate::policy::{CapsTable, Variable};
+use crate::policy::{CapsTable, SecurityTable, Variable};
 use crate::signals::Signals;
 
 /// What a host is made from.
@@ -30,6 +30,8 @@ pub struct HostConfig {
     pub retry: RetryPolicy,
     /// What every tenant may be given at the most; a tenant's own file can only say less.
     pub tenants: CapsTable,
+    /// What is demanded of components, and which networks functions may reach.
+    pub security: SecurityTable,
     /// How an environment variable is read that an operator lets a function have as a secret.
     pub variable: Variable,
     /// How long attempts in flight may go on after the signal to end.

@@ -41,5 +41,5 @@ mod watcher;
 pub use builder::Builder;
 pub use host::{Ended, HostConfig, run};
 pub use metrics::Metrics;
-pub use policy::{CapsTable, Variable};
+pub use policy::{CapsTable, SecurityTable, Variable};
 pub use signals::Signals;

@@ -92,34 +92,22 @@ impl Loader {
         let contents = folder::read(found).map_err(|reason| refused(None, reason))?.ok_or(Ended::Changed)?;
         let digest = Digest::of(&contents.component);
         let of_this = |reason| refused(Some(digest), reason);
-        check_pin(&contents, digest).map_err(of_this)?;
-        let manifest = match &contents.manifest {
+        let Contents { component: bytes, manifest: text, digest: pinned, signature } = &contents;
+        caps.trust.check(bytes, digest, pinned.as_deref(), signature.as_deref()).map_err(of_this)?;
+        let manifest = match text {
             Some(text) => Manifest::parse(text).map_err(|e| of_this(format!("its manifest is wrong: {e}")))?,
             None => Manifest::default(),
         };
         let terms = manifest.terms(caps, &self.retry, &self.secrets).map_err(|wrong| {
-            let wrong = wrong.found_in(contents.manifest.as_deref().unwrap_or_default());
+            let wrong = wrong.found_in(text.as_deref().unwrap_or_default());
             of_this(format!("its manifest is wrong: {wrong}"))
         })?;
         let component = match current {
             Some(old) if old.component.digest() == digest && old.terms() == terms => return Err(Ended::Same),
             // What was held against the same grants before is not looked at again.
             Some(old) if old.component.digest() == digest && old.grants == terms.grants => old.component.clone(),
-            Some(_) | None => {
-                self.engine.load(&contents.component, &terms.grants).map_err(|error| of_this(error.to_string()))?
-            }
+            Some(_) | None => self.engine.load(bytes, &terms.grants).map_err(|error| of_this(error.to_string()))?,
         };
         Ok(Draft { component, terms })
-    }
-}
-
-/// A pinned component must be the one that is named. The file is what `sha256sum` writes: the digest comes first.
-fn check_pin(contents: &Contents, digest: Digest) -> Result<(), String> {
-    let Some(text) = &contents.digest else { return Ok(()) };
-    let pinned = text.split_whitespace().next().and_then(Digest::parse);
-    match pinned {
-        Some(pinned) if pinned == digest => Ok(()),
-        Some(pinned) => Err(format!("it is pinned to {} by its .sha256 file; update one of the two", pinned.short())),
-        None => Err("its .sha256 file does not start with 64 hexadecimal digits; write it with sha256sum".to_owned()),
     }
 }

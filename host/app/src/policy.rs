@@ -13,6 +13,7 @@ mod quotas;
 mod secrets;
 mod tenant;
 mod text;
+mod trust;
 
 pub use caps::CapsTable;
 pub(crate) use caps::{Caps, Rules};
@@ -20,3 +21,4 @@ pub(crate) use manifest::{Manifest, Terms};
 pub(crate) use secrets::Secrets;
 pub use secrets::Variable;
 pub(crate) use tenant::TenantFile;
+pub use trust::SecurityTable;

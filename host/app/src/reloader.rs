@@ -268,7 +268,7 @@ mod tests {
     use baton_engine::{Engine, EngineConfig};
     use baton_model::{Limits, RetryPolicy};
 
-    use crate::policy::{CapsTable, Rules, Secrets};
+    use crate::policy::{CapsTable, Rules, Secrets, SecurityTable};
     use crate::tenants::TenantFiles;
 
     use super::*;
@@ -280,7 +280,7 @@ mod tests {
         // Nothing listens on the discard port.
         let metrics = Metrics::alone(&BrokerConfig::new("redis://127.0.0.1:9")).unwrap();
         let engine = Engine::new(EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
-        let rules = Rules::new(&Limits::default(), &CapsTable::default()).unwrap();
+        let rules = Rules::new(&Limits::default(), &CapsTable::default(), &SecurityTable::default()).unwrap();
         let tenants = TenantFiles::read(folder.path().to_owned(), Duration::from_secs(1), rules).unwrap();
         let reloader = Reloader {
             folder: folder.path().to_owned(),

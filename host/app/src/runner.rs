@@ -180,6 +180,11 @@ impl Runner {
             *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
             return Some(Refusal::Outcome(Outcome::DeadlinePassed));
         }
+        let (bytes, bytes_max) = (call.payload.len(), revision.limits.payload_bytes_max);
+        if bytes > bytes_max {
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            return Some(Refusal::Outcome(Outcome::PayloadTooLarge { bytes, bytes_max }));
+        }
         if lease.claims > revision.retry.hosts_lost_max {
             *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
             return Some(Refusal::Outcome(Outcome::HostsLost { hosts: lease.claims }));
@@ -411,6 +416,7 @@ fn failure_text(outcome: &Outcome) -> &str {
         | Outcome::DeadlinePassed
         | Outcome::OutOfMemory { .. }
         | Outcome::HostsLost { .. }
+        | Outcome::PayloadTooLarge { .. }
         | Outcome::ResultTooLarge { .. } => "",
     }
 }

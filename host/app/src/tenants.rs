@@ -256,10 +256,10 @@ mod tests {
     use baton_model::Limits;
 
     use super::*;
-    use crate::policy::CapsTable;
+    use crate::policy::{CapsTable, SecurityTable};
 
     fn files(folder: &Path) -> TenantFiles {
-        let rules = Rules::new(&Limits::default(), &CapsTable::default()).unwrap();
+        let rules = Rules::new(&Limits::default(), &CapsTable::default(), &SecurityTable::default()).unwrap();
         TenantFiles::read(folder.to_owned(), Duration::from_secs(60), rules).unwrap()
     }
 

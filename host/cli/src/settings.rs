@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use baton_app::{CapsTable, HostConfig, embedded};
+use baton_app::{CapsTable, HostConfig, SecurityTable, embedded};
 use baton_broker::BrokerConfig;
 use baton_engine::CompileSpeed;
 use baton_gateway::{Auth, GatewayConfig};
@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     drain: Drain,
     http: Http,
     tenants: CapsTable,
+    security: SecurityTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -212,6 +213,9 @@ impl Settings {
         if let Err(rule) = self.tenants.check() {
             return Err(UsageError(format!("the setting [tenants] is wrong: {rule}")).into());
         }
+        if let Err(rule) = self.security.check() {
+            return Err(UsageError(format!("the setting [security] is wrong: {rule}")).into());
+        }
         if self.retry.attempts_max == Some(0) {
             return wrong("retry.attempts_max", "must be at least 1; the first attempt counts");
         }
@@ -321,6 +325,7 @@ impl Settings {
                 hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
             },
             tenants: self.tenants.clone(),
+            security: self.security.clone(),
             variable: |name| std::env::var(name).ok(),
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),

@@ -159,6 +159,7 @@ pub(crate) async fn trial(
             | Outcome::RetryAsked { .. }
             | Outcome::DeadlinePassed
             | Outcome::HostsLost { .. }
+            | Outcome::PayloadTooLarge { .. }
             | Outcome::ResultTooLarge { .. }),
         ) => format!("{other:?}"),
     };

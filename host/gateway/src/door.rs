@@ -17,9 +17,13 @@ pub(crate) fn open(gate: &Gate) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Reads the whole body.
-pub(crate) async fn body(body: Body, config: &GatewayConfig) -> Result<Bytes, Problem> {
-    let bytes_max = config.body_bytes_max;
+/// Reads the whole body, if it is not larger than the function takes as a payload, where that is known.
+pub(crate) async fn body(
+    body: Body,
+    config: &GatewayConfig,
+    payload_bytes_max: Option<usize>,
+) -> Result<Bytes, Problem> {
+    let bytes_max = payload_bytes_max.unwrap_or(usize::MAX).min(config.body_bytes_max);
     let too_large = || {
         let detail =
             format!("the body is larger than {bytes_max} bytes, the limit; send a reference to where the data lies");

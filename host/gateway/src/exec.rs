@@ -45,7 +45,7 @@ async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Reque
         Standing::Away => true,
         Standing::Unknown => return Err(unknown(function)),
     };
-    let payload = door::body(body, &gate.config).await?;
+    let payload = door::body(body, &gate.config, (gate.parts.payload_bytes_max)(function)).await?;
     if is_json_in_disguise(wishes.options.media_type.as_deref(), &payload) {
         wishes.options.media_type = Some("application/json".to_owned());
     }

@@ -37,6 +37,9 @@ pub struct Executions {
 /// Something that is asked for anew each time, and may take a moment.
 pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
+/// The largest payload of a function, where it is known. It is asked for every call, so it has to be quick.
+pub type PayloadLimit = Arc<dyn Fn(&FunctionId) -> Option<usize> + Send + Sync>;
+
 /// What counts one request: the template of its route, its method, the status of the answer, how long it took.
 pub type HttpMeter = Arc<dyn Fn(&str, &str, u16, Duration) + Send + Sync>;
 
@@ -52,6 +55,8 @@ pub struct Parts {
     pub inspect: Arc<Inspect>,
     /// What is said about tenants: whose tokens there are.
     pub tenants: watch::Receiver<Tenants>,
+    /// The largest payload that a function takes, if the host itself runs it.
+    pub payload_bytes_max: PayloadLimit,
     /// What the host says of itself now. It is asked for every request, so it has to be quick.
     pub status: Arc<dyn Fn() -> HostStatus + Send + Sync>,
     /// How much the host has to do.

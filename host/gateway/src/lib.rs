@@ -22,5 +22,5 @@ mod server;
 
 pub use auth::Auth;
 pub use config::GatewayConfig;
-pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts};
+pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts, PayloadLimit};
 pub use server::{Bound, Gateway, GatewayError};

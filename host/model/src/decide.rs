@@ -108,6 +108,10 @@ pub fn decide(
         Outcome::ResultTooLarge { bytes, bytes_max } => {
             bury("result-too-large", format!("the answer has {bytes} bytes, the limit is {bytes_max}"))
         }
+        Outcome::PayloadTooLarge { bytes, bytes_max } => bury(
+            "oversize",
+            format!("the payload has {bytes} bytes, the limit of this function is {bytes_max}; send a reference"),
+        ),
         Outcome::HostsLost { hosts } => {
             bury("poison", format!("{hosts} hosts ended or froze while they ran this call; it may be what ends them"))
         }
@@ -151,6 +155,7 @@ mod tests {
             (Outcome::DeadlinePassed, 1, "expired: deadline"),
             (Outcome::OutOfMemory { bytes_max: 1 }, 1, "bury memory: memory"),
             (Outcome::ResultTooLarge { bytes: 2, bytes_max: 1 }, 1, "bury result-too-large: result-too-large"),
+            (Outcome::PayloadTooLarge { bytes: 2, bytes_max: 1 }, 1, "bury oversize: oversize"),
             (Outcome::HostsLost { hosts: 6 }, 7, "bury poison: poison"),
             (Outcome::HostFault { message: String::new() }, 1, "retry 500 ms: host-fault"),
             (Outcome::HostFault { message: String::new() }, 3, "bury attempts-exhausted: host-fault"),

@@ -58,6 +58,13 @@ pub enum Outcome {
         /// The limit.
         bytes_max: usize,
     },
+    /// The call was not run: its payload is larger than the function takes.
+    PayloadTooLarge {
+        /// The payload's size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The answer is larger than the limit.
     ResultTooLarge {
         /// The answer's size.

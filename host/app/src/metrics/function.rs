@@ -85,6 +85,7 @@ impl Ended {
             Outcome::TimedOut { .. } => Self::Timeout,
             Outcome::DeadlinePassed => Self::Expired,
             Outcome::OutOfMemory { .. } => Self::Memory,
+            Outcome::PayloadTooLarge { .. } => Self::Oversize,
             Outcome::ResultTooLarge { .. } => Self::ResultTooLarge,
             Outcome::HostFault { .. } => Self::HostFault,
             Outcome::HostsLost { .. } => Self::HostsLost,

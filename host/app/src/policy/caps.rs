@@ -12,6 +12,7 @@ use super::limits::{LimitCaps, LimitsTable};
 use super::quotas::TenantQuotasTable;
 use super::tenant::TenantFile;
 use super::text::Wrong;
+use super::trust::{SecurityTable, Trust};
 
 /// How much a tenant may keep with `wasi:keyvalue` when nobody says.
 pub(super) const STORED_BYTES: u64 = 64 << 20;
@@ -31,7 +32,7 @@ impl CapsTable {
     /// # Errors
     /// A sentence that names the key, the rule and the mend.
     pub fn check(&self) -> Result<(), String> {
-        Rules::new(&Limits::default(), self).map(drop).map_err(|wrong| wrong.to_string())
+        Rules::new(&Limits::default(), self, &SecurityTable::default()).map(drop).map_err(|wrong| wrong.to_string())
     }
 }
 
@@ -94,6 +95,8 @@ pub(crate) struct Caps {
     pub(super) limits: LimitCaps,
     pub(super) grants: GrantCaps,
     pub(super) stored_bytes_max: u64,
+    /// What is demanded of its components.
+    pub(crate) trust: Trust,
 }
 
 /// What holds for every tenant. A tenant's own file is held against it.
@@ -104,13 +107,17 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The rules of a host with these limits and `[tenants]`.
+    /// The rules of a host with these limits, `[tenants]` and `[security]`.
     ///
     /// # Errors
     /// [`Wrong`] for a value that no operator can mean.
-    pub(crate) fn new(limits: &Limits, table: &CapsTable) -> Result<Self, Wrong> {
-        let host =
-            Caps { limits: LimitCaps::of_host(limits), grants: GrantCaps::default(), stored_bytes_max: STORED_BYTES };
+    pub(crate) fn new(limits: &Limits, table: &CapsTable, security: &SecurityTable) -> Result<Self, Wrong> {
+        let host = Caps {
+            limits: LimitCaps::of_host(limits),
+            grants: GrantCaps::default(),
+            stored_bytes_max: STORED_BYTES,
+            trust: Trust::of(security)?,
+        };
         let caps = Caps {
             // Nobody has said anything yet that this could be lower than.
             stored_bytes_max: table.quotas.stored_bytes().unwrap_or(STORED_BYTES),
@@ -126,7 +133,10 @@ impl Rules {
     pub(crate) fn caps(&self, file: Option<&TenantFile>) -> Result<Caps, Wrong> {
         match file {
             None => Ok(self.caps.clone()),
-            Some(file) => self.caps.lowered(&file.limits, &file.quotas, &file.grants, Source::Tenant),
+            Some(file) => Ok(Caps {
+                trust: self.caps.trust.and(file.require_digest, file.require_signature, &file.public_keys)?,
+                ..self.caps.lowered(&file.limits, &file.quotas, &file.grants, Source::Tenant)?
+            }),
         }
     }
 
@@ -153,6 +163,7 @@ impl Caps {
             limits: self.limits.lowered(limits, by),
             grants: self.grants.lowered(grants, by)?,
             stored_bytes_max: quotas.stored_bytes().map_or(self.stored_bytes_max, |b| b.min(self.stored_bytes_max)),
+            trust: self.trust.clone(),
         })
     }
 }

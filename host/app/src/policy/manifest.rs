@@ -108,12 +108,12 @@ mod tests {
     use baton_model::{BucketScope, CallsGrant, Name, Setting};
 
     use super::*;
-    use crate::policy::{CapsTable, Rules, TenantFile};
+    use crate::policy::{CapsTable, Rules, SecurityTable, TenantFile};
 
     /// The terms of a manifest under `[tenants]` and a `tenant.toml`, or the sentence of its refusal.
     fn terms(manifest: &str, tenants: &str, tenant: &str) -> Result<Terms, String> {
         let tenants: CapsTable = toml::from_str(tenants).unwrap();
-        let rules = Rules::new(&Limits::default(), &tenants).unwrap();
+        let rules = Rules::new(&Limits::default(), &tenants, &SecurityTable::default()).unwrap();
         let caps = rules.caps(Some(&TenantFile::parse(tenant).unwrap())).unwrap();
         let secrets = Secrets { variable: |name| (name == "TOKEN").then(|| "s3cret".to_owned()) };
         let manifest = Manifest::parse(manifest).map_err(|wrong| wrong.to_string())?;

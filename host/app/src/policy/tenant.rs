@@ -31,6 +31,12 @@ pub(crate) struct TenantFile {
     over: OverWord,
     /// Whether its notices may only go to reply channels that start with its name and a dot.
     own_replies_only: bool,
+    /// Whether a component of its without a `.wasm.sha256` beside it is refused.
+    pub(super) require_digest: bool,
+    /// Whether a component of its without a `.wasm.minisig` beside it is refused.
+    pub(super) require_signature: bool,
+    /// The minisign public keys that may sign its components, beside those of the host's settings.
+    pub(super) public_keys: Vec<String>,
     /// How much all its functions together may take.
     pub(super) quotas: TenantQuotasTable,
     /// The most that one call of its functions may use.

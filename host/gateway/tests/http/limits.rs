@@ -117,6 +117,18 @@ async fn slow_headers_and_slow_bodies_are_not_waited_for() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_function_that_takes_less_is_not_sent_more() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _host = stage.host(&["default/echo", "default/tiny"]).await?;
+    for way in ["call", "send"] {
+        stage.post(&format!("/v1/{way}/tiny"), vec![b'1'; 11]).await?.is_problem(413, "body-too-large");
+    }
+    assert_eq!(stage.post("/v1/call/tiny", vec![b'1'; 10]).await?.status, 200);
+    assert_eq!(stage.post("/v1/call/echo", vec![b'1'; 11]).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn too_many_and_too_large_headers_are_refused() -> Result<()> {
     let stage = Stage::new().await?;
     let many: String = (0..101).map(|n| format!("x-h{n}: 1\r\n")).collect();
