@@ -27,9 +27,9 @@ impl Drop for Corridor {
     }
 }
 
-/// How much attempts that take long give way to the host's own threads: a ninth of their share, where both have work.
+/// How much attempts that take long give way to the host's own threads: to a third of their share, where both have work.
 /// Nobody gives anything away while the processors have time.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Threads beyond one for each processor. The engine lets so many guests compute at a time as there are processors;
 /// these see to timers, and to what waits.
