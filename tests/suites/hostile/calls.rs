@@ -1,11 +1,11 @@
 //! Every hostile call meets its outcome.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use baton_model::Status;
 use baton_tests::settings::{ATTEMPTS_MAX, PATIENCE, SEATS};
-use baton_tests::{Host, Stage};
+use baton_tests::{Host, Http, Stage};
 use tokio::net::TcpListener;
 
 use crate::cases::{self, CASES, Case, Ends};
@@ -103,6 +103,24 @@ async fn sixty_loops_stop_in_time_and_do_not_hold_up_the_neighbour() -> Result<(
     println!("the longest of 60 loops with a limit of {LIMIT:?} took {longest:?}");
     ensure!(longest < LIMIT + LATE_MAX, "the longest took {longest:?}, the limit is {LIMIT:?}");
     ensure!(host.runs()?, "the host lives");
+    Ok(())
+}
+
+/// The trigger makes no difference: called over HTTP, endless guests end as they do when called through Redis.
+#[tokio::test]
+async fn a_loop_that_is_called_over_http_ends_in_time() -> Result<()> {
+    let stage = Stage::with(&[]).await?;
+    let names = cases::install(&stage, LIMIT)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let host = stage.host().http().setting(ATTEMPTS_MAX, 1).start_ready(&names).await?;
+    let http = Http::of(&host).await?;
+    for payload in ["loop", "sleep"] {
+        let start = Instant::now();
+        http.post("/v1/call/foe/ill", payload).await?.problem(502, "timeout")?;
+        let took = start.elapsed();
+        println!("{payload} over HTTP, with a limit of {LIMIT:?}: {took:?}");
+        ensure!(took >= LIMIT && took < LIMIT + LATE_MAX, "{payload} over HTTP took {took:?}, the limit is {LIMIT:?}");
+    }
     Ok(())
 }
 
