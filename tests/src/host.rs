@@ -34,6 +34,7 @@ pub struct HostPlan {
     http: Vec<OsString>,
     arguments: Vec<OsString>,
     variables: Vec<(String, String)>,
+    open_files: Option<u32>,
 }
 
 impl HostPlan {
@@ -52,7 +53,16 @@ impl HostPlan {
     fn bare(folder: &Folder) -> Self {
         let plugins = folder.path().to_owned();
         let http = vec!["--no-http".into()];
-        Self { redis: None, link: None, plugins, data: None, http, arguments: Vec::new(), variables: Vec::new() }
+        Self {
+            redis: None,
+            link: None,
+            plugins,
+            data: None,
+            http,
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            open_files: None,
+        }
     }
 
     /// Over this proxy: the host, and nobody else. Its commands and its listener go past it.
@@ -103,6 +113,13 @@ impl HostPlan {
         self
     }
 
+    /// With so many files that it may have open, until it raises that.
+    #[must_use]
+    pub fn open_files(mut self, soft_limit: u32) -> Self {
+        self.open_files = Some(soft_limit);
+        self
+    }
+
     /// Starts the process and waits for nothing.
     ///
     /// # Errors
@@ -117,7 +134,16 @@ impl HostPlan {
             (None, Some(own)) => own.path().to_owned(),
             (None, None) => bail!("a host needs a data folder"),
         };
-        let mut command = Command::new(settings::baton_binary()?);
+        let baton = settings::baton_binary()?;
+        let mut command = match self.open_files {
+            None => Command::new(baton),
+            Some(limit) => {
+                // The shell becomes the host, so that its id is the host's.
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(format!(r#"ulimit -S -n {limit}; exec "$0" "$@""#)).arg(baton);
+                command
+            }
+        };
         command.arg("serve");
         if let Some((url, _)) = &self.redis {
             command.arg("--redis").arg(self.link.as_ref().unwrap_or(url));

@@ -29,6 +29,7 @@ use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::loading::Loader;
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::peers::Roster;
 use crate::policy::{Rules, Secrets};
 use crate::promoter::{Due, Promoter};
@@ -89,6 +90,7 @@ struct Shared {
 impl Host {
     /// Builds the parts and starts them; the address of HTTP is taken before any of them runs.
     pub(crate) async fn start(config: HostConfig) -> anyhow::Result<Self> {
+        open_files::raise();
         let broker = &config.broker;
         let (news, news_inbox) = mpsc::channel(NEWS_MAX);
         let catalog = Arc::new(Published::new());

@@ -23,6 +23,7 @@ mod intake;
 mod keeper;
 mod loading;
 mod metrics;
+mod open_files;
 mod peers;
 mod policy;
 mod promoter;

@@ -86,7 +86,7 @@ async fn doctor_says_what_redis_may_lose_and_how_to_mend_it() -> Result<()> {
     let durable = Redis::durable().await?;
     let doctor = ["doctor", "--plugins", &folder];
     let good = Commands::at_redis(&durable.url()).run(&doctor).await?;
-    for word in ["Redis", "noeviction", "max_map_count", "wasm"] {
+    for word in ["Redis", "noeviction", "max_map_count", "open files", "wasm"] {
         assert!(good.stdout.contains(word), "{word} is looked at: {good:?}");
     }
 

@@ -3,6 +3,7 @@
 mod crash;
 mod embedded;
 mod idle;
+mod open_files;
 mod redis_faults;
 mod stop;
 mod trouble;

@@ -47,7 +47,7 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor) -> anyhow::Result<Exit
     let settings = Settings::read(common)?;
     let mut findings = Vec::new();
     redis(&settings, &mut findings).await;
-    findings.extend([memory_maps(), page_scan(), wasm_target()]);
+    findings.extend([memory_maps(), open_files(), page_scan(), wasm_target()]);
     findings.push(folder(doctor.plugins.as_deref().unwrap_or_else(|| settings.plugins())));
     let worst_is_fail = findings.iter().any(|finding| finding.grade == Grade::Fail);
     if doctor.json {
@@ -187,6 +187,26 @@ fn memory_maps() -> Finding {
             Finding::new(Grade::Warn, what, found, "sysctl -w vm.max_map_count=262144, or fewer --seats")
         }
         None => Finding::new(Grade::Warn, what, "cannot be read", "make sure that it is at least 65530"),
+    }
+}
+
+/// A host raises its soft limit to the hard one, which is for the system to raise.
+fn open_files() -> Finding {
+    const ENOUGH: u64 = 16_384;
+    let what = "open files";
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let hard = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().nth(1));
+    let found = format!("at most {}", hard.unwrap_or("unknown"));
+    match hard.map(str::parse::<u64>) {
+        Some(Ok(limit)) if limit < ENOUGH => {
+            let found = format!("{found}: connections and loaded functions share them");
+            Finding::new(Grade::Warn, what, found, format!("ulimit -Hn {ENOUGH}, or LimitNOFILE= in the unit"))
+        }
+        Some(Ok(_) | Err(_)) => Finding::ok(what, format!("{found}: enough for some thousands of functions")),
+        None => Finding::new(Grade::Warn, what, found, format!("make sure that it is at least {ENOUGH}")),
     }
 }
 
