@@ -8,6 +8,7 @@
 //! failed tests alone.
 
 mod batch;
+mod bombs;
 mod caller;
 mod commands;
 mod component;
@@ -31,6 +32,7 @@ mod stats;
 mod wait;
 
 pub use batch::Batch;
+pub use bombs::{memory_bomb, plain_bombs, time_bomb};
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
 pub use component::{CORE_MODULE, ill_guest, patched, sample, section_boundaries, truncations, variant, wrong_world};

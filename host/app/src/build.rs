@@ -288,6 +288,7 @@ impl Work {
             instances_max: config.seats.saturating_add(SPARE_INSTANCES),
             memory_bytes_max: config.limits.memory_bytes_max,
             cache_dir: Some(config.data.join("cache")),
+            compiler: config.compiler.clone(),
             compile: config.compile,
             tuning: Tuning::Tuned,
             egress_networks: Vec::new(),

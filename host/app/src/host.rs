@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use baton_broker::BrokerConfig;
-use baton_engine::CompileSpeed;
+use baton_engine::{CompileSpeed, Compiler};
 use baton_gateway::GatewayConfig;
 use baton_model::{HostState, Limits, RetryPolicy};
 
@@ -38,6 +38,8 @@ pub struct HostConfig {
     pub drain_timeout: Duration,
     /// How often the folder is looked at when no event tells that it changed.
     pub rescan: Duration,
+    /// Where components are compiled.
+    pub compiler: Compiler,
     /// How much the compiler tries.
     pub compile: CompileSpeed,
     /// Where HTTP is served, and within which limits; none serves none. Its `body_bytes_max` gives way to what Redis

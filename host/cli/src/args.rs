@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Check(Check),
     /// Look for what would keep Baton from working well here, and say how to mend it
     Doctor(Doctor),
+    /// Compile one component from standard input: hosts start this, people do not
+    #[command(hide = true)]
+    CompileWorker,
 }
 
 /// The short form of `--data-dir`, for commands where `--data` is not the input of a call.
@@ -187,7 +190,7 @@ impl Command {
             Self::Get(get) => get.dir.data.as_ref(),
             Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
-            Self::Call(_) | Self::Send(_) | Self::Check(_) => None,
+            Self::Call(_) | Self::Send(_) | Self::Check(_) | Self::CompileWorker => None,
         }
     }
 }

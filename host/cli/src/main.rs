@@ -16,6 +16,10 @@ use crate::exit::Exit;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if matches!(args.command, Command::CompileWorker) {
+        // Before there is a runtime: it has threads and files of its own.
+        return commands::compile_worker::run().unwrap_or_else(|error| exit::report(&error)).into();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -41,5 +45,6 @@ async fn dispatch(args: Args) -> anyhow::Result<Exit> {
         Command::Ps(ps) => commands::ps::run(&common, &ps).await,
         Command::Check(check) => commands::check::run(&common, &check).await,
         Command::Doctor(doctor) => commands::doctor::run(&common, &doctor).await,
+        Command::CompileWorker => commands::compile_worker::run(),
     }
 }

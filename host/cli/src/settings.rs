@@ -14,6 +14,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use crate::args::{Common, Serve};
+use crate::commands::compile_worker;
 use crate::exit::UsageError;
 
 /// The settings file that is read if it is there.
@@ -329,6 +330,7 @@ impl Settings {
             variable: |name| std::env::var(name).ok(),
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),
+            compiler: compile_worker::compiler(),
             compile,
             http: self.http(serve)?,
             functions: !serve.no_functions,

@@ -1,6 +1,7 @@
 //! Machine code kept on disk, so that a restart compiles nothing. A loss of it is never a failure, only slower.
 //!
-//! Whoever can write here can run code in the host: the directory is ours alone, or it is not used.
+//! Whoever can write here can run code in the host. So the directory is ours alone, or it is not used; and each
+//! artifact bears a seal, made with a key that only we can read, or it is not used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -11,9 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use baton_model::Digest;
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 
+use crate::artifact;
 use crate::config::WASMTIME_VERSION;
 
 /// Artifacts that nobody asked for this long are removed.
@@ -25,8 +28,14 @@ const TOTAL_BYTES_MAX: u64 = 2 << 30;
 /// A file that is still being written after this long belongs to a host that died.
 const WRITING_MAX: Duration = Duration::from_secs(3600);
 
-/// The bytes of the checksum at the end of every artifact.
-const CHECKSUM_BYTES: usize = 32;
+/// The file of the key with which artifacts are sealed.
+const KEY_FILE: &str = "key";
+
+/// The bytes of the seal at the end of every artifact.
+const SEAL_BYTES: usize = 32;
+
+/// The bytes of the key: a block of the hash.
+const KEY_BYTES: usize = 64;
 
 /// A directory of artifacts.
 pub(crate) struct Cache {
@@ -34,6 +43,8 @@ pub(crate) struct Cache {
     /// The engine's settings, the machine's abilities and the exact version, hashed: what the code depends on beside
     /// the component.
     environment: [u8; 32],
+    /// Seals artifacts: what does not bear its mark was not written by a host of this directory.
+    seal: Hmac<Sha256>,
     writes: AtomicU64,
 }
 
@@ -54,12 +65,17 @@ pub enum CacheError {
         /// Who we are.
         me: u32,
     },
-    /// Others may write to it.
-    #[error("its mode is {mode:o}, so others may write machine code there; run `chmod 700` on it")]
+    /// Others may read or write it.
+    #[error(
+        "its mode is {mode:o}, so it is not private, and machine code from it would run here; run `chmod 700` on it"
+    )]
     Open {
         /// Its permission bits.
         mode: u32,
     },
+    /// The key for the seals is not one that only we know.
+    #[error("its file `{KEY_FILE}` {0}; remove it, and components are compiled again")]
+    Key(&'static str),
 }
 
 impl Cache {
@@ -71,17 +87,15 @@ impl Cache {
             return Err(CacheError::NotADirectory);
         }
         let mode = found.mode() & 0o777;
-        if mode & 0o022 != 0 {
+        if mode & 0o077 != 0 {
             return Err(CacheError::Open { mode });
         }
-        let cache = Self { dir, environment: environment(engine), writes: AtomicU64::new(0) };
-        // Who we are is who owns what we make.
-        let (probe, file) = cache.create_temporary()?;
-        let me = file.metadata()?.uid();
-        fs::remove_file(probe)?;
+        let me = rustix::process::geteuid().as_raw();
         if found.uid() != me {
             return Err(CacheError::Foreign { owner: found.uid(), me });
         }
+        let seal = Hmac::new(&key(&dir, me)?.into());
+        let cache = Self { dir, environment: environment(engine), seal, writes: AtomicU64::new(0) };
         cache.prune();
         Ok(cache)
     }
@@ -89,7 +103,7 @@ impl Cache {
     /// The machine code of this component. None if there is none, or none that is whole and ours.
     pub(crate) fn load(&self, engine: &wasmtime::Engine, digest: &Digest) -> Option<Component> {
         let path = self.path(digest);
-        let code = match read(engine, &path) {
+        let code = match self.read(engine, digest, &path) {
             Ok(code) => code,
             Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(e) => {
@@ -103,32 +117,45 @@ impl Cache {
     }
 
     /// Keeps the machine code of this component, if that can be done.
-    pub(crate) fn store(&self, digest: &Digest, code: &Component) {
+    pub(crate) fn store(&self, digest: &Digest, code: Vec<u8>) {
         if let Err(reason) = self.try_store(digest, code) {
             tracing::warn!(dir = %self.dir.display(), %reason, "a compiled component could not be kept");
         }
         self.prune();
     }
 
-    fn try_store(&self, digest: &Digest, code: &Component) -> Result<(), ReadError> {
-        let bytes = code.serialize()?;
-        let (temporary, mut file) = self.create_temporary()?;
-        // Not synced: a file that a power failure cut short has the wrong checksum and is written again.
-        let written = file
-            .write_all(&bytes)
-            .and_then(|()| file.write_all(&Sha256::digest(&bytes)))
+    fn try_store(&self, digest: &Digest, mut artifact: Vec<u8>) -> io::Result<()> {
+        let seal = self.sealing(digest, &artifact).finalize().into_bytes();
+        artifact.extend_from_slice(&seal);
+        let count = self.writes.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.dir.join(format!("{}-{:p}-{count}.writing", std::process::id(), self));
+        // Not synced: a file that a power failure cut short has no seal and is written again.
+        let written = create_private(&temporary)
+            .and_then(|mut file| file.write_all(&artifact))
             .and_then(|()| fs::rename(&temporary, self.path(digest)));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        Ok(written?)
+        written
     }
 
-    fn create_temporary(&self) -> io::Result<(PathBuf, File)> {
-        let count = self.writes.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{}-{:p}-{count}.writing", std::process::id(), self));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok((path, file))
+    fn read(&self, engine: &wasmtime::Engine, digest: &Digest, path: &Path) -> Result<Component, ReadError> {
+        let mut file = File::open(path)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
+        file.read_to_end(&mut bytes)?;
+        let split = bytes.len().checked_sub(SEAL_BYTES).ok_or(ReadError::Unsealed)?;
+        let (code, seal) = bytes.split_at(split);
+        self.sealing(digest, code).verify_slice(seal).map_err(|_| ReadError::Unsealed)?;
+        Ok(artifact::load(engine, code)?)
+    }
+
+    /// The seal is over the code and all that it depends on, so that no artifact stands for another.
+    fn sealing(&self, digest: &Digest, code: &[u8]) -> Hmac<Sha256> {
+        let mut seal = self.seal.clone();
+        seal.update(&self.environment);
+        seal.update(digest.to_string().as_bytes());
+        seal.update(code);
+        seal
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -173,28 +200,39 @@ impl Cache {
 enum ReadError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("its checksum is wrong")]
-    Corrupt,
+    #[error("no host of this directory sealed it, or it is damaged")]
+    Unsealed,
     #[error("{0:#}")]
     Refused(#[from] wasmtime::Error),
 }
 
-fn read(engine: &wasmtime::Engine, path: &Path) -> Result<Component, ReadError> {
-    let mut file = File::open(path)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
-    file.read_to_end(&mut bytes)?;
-    let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(ReadError::Corrupt)?;
-    let (code, checksum) = bytes.split_at(split);
-    if Sha256::digest(code).as_slice() != checksum {
-        return Err(ReadError::Corrupt);
+/// A new file that is ours alone.
+fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The key of the directory's seals, made at its first use. Hosts that share the directory share it.
+fn key(dir: &Path, me: u32) -> Result<[u8; KEY_BYTES], CacheError> {
+    let path = dir.join(KEY_FILE);
+    if !fs::exists(&path)? {
+        // Whole before it has its name, so that another host that starts now never reads half of it.
+        let temporary = dir.join(format!("{}-{:016x}.writing", std::process::id(), rand::random::<u64>()));
+        let mut file = create_private(&temporary)?;
+        let linked = file
+            .write_all(&rand::random::<[u8; KEY_BYTES]>())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::hard_link(&temporary, &path));
+        fs::remove_file(&temporary)?;
+        match linked {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
     }
-    // SAFETY: these bytes are what `Component::serialize` gave: they lie in a directory that only our own user can
-    // write to (`Cache::open`), their checksum is right, and their name holds the engine's settings, this machine's
-    // abilities and the exact version of wasmtime. They were read into memory before they were checked, so nobody can
-    // change them afterwards.
-    #[allow(unsafe_code, reason = "wasmtime cannot know where machine code comes from; this module does")]
-    let component = unsafe { Component::deserialize(engine, code)? };
-    Ok(component)
+    let found = fs::symlink_metadata(&path)?;
+    if !found.is_file() || found.uid() != me || found.mode() & 0o077 != 0 {
+        return Err(CacheError::Key("is not a file that this host's user alone can read"));
+    }
+    fs::read(&path)?.try_into().map_err(|_| CacheError::Key("is no key: it does not have 64 bytes"))
 }
 
 /// What machine code depends on beside the component it is made from.

@@ -3,8 +3,10 @@
 use baton_model::Grants;
 use wasmtime::component::types::ComponentItem;
 
+use crate::compiler::CompileError;
 use crate::log::harmless;
 use crate::offer::{self, Refused, Ungranted};
+use crate::precheck::{self, Costly, Refusal};
 
 /// The largest component.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
@@ -27,6 +29,12 @@ pub enum LoadError {
     /// It is a component that cannot be read or compiled.
     #[error("the component is not valid, perhaps the file is cut short or needs a feature that is off: {0}")]
     Invalid(String),
+    /// It would cost the compiler too much.
+    #[error("the component is too costly to compile: {0}")]
+    Costly(Costly),
+    /// The compiler had to be stopped, or failed.
+    #[error(transparent)]
+    Compiler(#[from] CompileError),
     /// It does not export exactly the handler.
     #[error(
         "a function exports `{HANDLER}` and nothing else; this component exports {}: build it against that world, and \
@@ -81,6 +89,14 @@ pub(crate) fn kind(bytes: &[u8]) -> Result<(), LoadError> {
         _ => "it does not start with the bytes `\\0asm`; is it another kind of file, or text?",
     };
     Err(LoadError::NotAComponent(what))
+}
+
+/// Says of a component that was not compiled yet what makes it not worth the try.
+pub(crate) fn before_compiling(bytes: &[u8]) -> Result<(), LoadError> {
+    precheck::check(bytes).map_err(|refusal| match refusal {
+        Refusal::Costly(costly) => LoadError::Costly(costly),
+        Refusal::Malformed(error) => LoadError::Invalid(brief(&error.to_string())),
+    })
 }
 
 /// Demands the one export, and imports that are there and granted. Returns the imports' names.

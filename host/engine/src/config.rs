@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, ModuleVersionStrategy, OptLevel};
 use wasmtime::{PoolingAllocationConfig, RegallocAlgorithm, WasmFeatures};
 
+use crate::compiler::Compiler;
+
 /// The exact version of wasmtime that made an artifact of the cache. The crate's own check compares the major version
 /// only, so that a security release would go on running the machine code of the release before it.
 pub const WASMTIME_VERSION: &str = "48.0.8";
@@ -28,6 +30,8 @@ pub struct EngineConfig {
     pub memory_bytes_max: usize,
     /// Where compiled components are kept; none keeps nothing.
     pub cache_dir: Option<PathBuf>,
+    /// Where components are compiled.
+    pub compiler: Compiler,
     /// How much the compiler tries.
     pub compile: CompileSpeed,
     /// Whether the engine is tuned for many short calls.
@@ -42,6 +46,7 @@ impl Default for EngineConfig {
             instances_max: 1_000,
             memory_bytes_max: 128 << 20,
             cache_dir: None,
+            compiler: Compiler::InProcess,
             compile: CompileSpeed::Full,
             tuning: Tuning::Tuned,
             egress_networks: Vec::new(),
@@ -70,6 +75,17 @@ pub enum Tuning {
 impl EngineConfig {
     /// wasmtime's settings for these.
     pub(crate) fn to_wasmtime(&self) -> wasmtime::Result<Config> {
+        let mut config = self.to_compiler()?;
+        match self.tuning {
+            Tuning::Tuned => config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pool())),
+            Tuning::CrateDefaults => &mut config,
+        };
+        Ok(config)
+    }
+
+    /// The part of them on which machine code depends. An engine made from these alone compiles for one made from all
+    /// of them, and reserves no memory for instances.
+    pub(crate) fn to_compiler(&self) -> wasmtime::Result<Config> {
         let mut config = Config::new();
         config.module_version(ModuleVersionStrategy::Custom(WASMTIME_VERSION.into()))?;
         match self.compile {
@@ -109,7 +125,6 @@ impl EngineConfig {
         // A trap's frames carry names, not lines: reading a stranger's debug sections is work that a stranger sets us.
         config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
         config.native_unwind_info(false);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pool()));
         Ok(config)
     }
 

@@ -77,13 +77,16 @@ impl Engine {
             wasmtime,
             linker,
             cache,
+            compiler: config.compiler,
+            compile: config.compile,
             memory_bytes_max,
             egress,
         })))
     }
 
-    /// Checks a file's bytes, compiles them or takes the machine code from the cache, demands the exact exports and
-    /// resolves the imports, each of which must be offered to everybody or granted. It takes milliseconds to seconds of CPU time: call it where blocking is allowed.
+    /// Checks a file's bytes, has them compiled or takes the machine code from the cache, demands the exact exports and
+    /// resolves the imports, each of which must be offered to everybody or granted. It takes milliseconds to seconds of
+    /// CPU time: call it where blocking is allowed.
     ///
     /// # Errors
     /// [`LoadError`] says which rule the file breaks and how to mend it.
@@ -91,19 +94,21 @@ impl Engine {
         check::kind(bytes)?;
         let digest = baton_model::Digest::of(bytes);
         let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &digest));
-        let from_cache = cached.is_some();
-        let code = match cached {
-            Some(code) => code,
-            None => wasmtime::component::Component::from_binary(&self.0.wasmtime, bytes)
-                .map_err(|e| LoadError::Invalid(check::brief(&format!("{e:#}"))))?,
+        let (code, fresh) = match cached {
+            Some(code) => (code, None),
+            None => {
+                let (code, artifact) = self.0.compile(bytes)?;
+                (code, Some(artifact))
+            }
         };
         let imports = check::names(&self.0.wasmtime, &code, grants)?;
         let instance =
             self.0.linker.instantiate_pre(&code).map_err(|e| LoadError::WrongTypes(check::brief(&format!("{e:#}"))))?;
         // The first instance would do this; it is no work for a call.
         code.initialize_copy_on_write_image().map_err(|e| LoadError::Host(format!("{e:#}")))?;
-        if let (false, Some(cache)) = (from_cache, &self.0.cache) {
-            cache.store(&digest, &code);
+        let from_cache = fresh.is_none();
+        if let (Some(artifact), Some(cache)) = (fresh, &self.0.cache) {
+            cache.store(&digest, artifact);
         }
         Component::new(Arc::clone(&self.0), digest, bytes.len(), imports, from_cache, instance)
     }

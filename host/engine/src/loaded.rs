@@ -1,12 +1,16 @@
-//! What the engine, its components and their attempts share. Nothing happens here.
+//! What the engine, its components and their attempts share. Attempts are not made here.
 
 use std::sync::Arc;
 
 use baton_model::Digest;
 use wasmtime::component::Linker;
 
+use crate::artifact;
 use crate::bindings::FunctionPre;
 use crate::cache::Cache;
+use crate::check::{self, LoadError, brief};
+use crate::compiler::Compiler;
+use crate::config::CompileSpeed;
 use crate::egress::Egress;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -20,9 +24,23 @@ pub(crate) struct Shared {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) compiler: Compiler,
+    pub(crate) compile: CompileSpeed,
     pub(crate) memory_bytes_max: usize,
     /// Sends the requests of those that were granted any.
     pub(crate) egress: Egress,
+}
+
+impl Shared {
+    /// Checks a component's bytes, has them compiled, and gives the component with its artifact.
+    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<(wasmtime::component::Component, Vec<u8>), LoadError> {
+        check::before_compiling(bytes)?;
+        let code = self.compiler.compile(&self.wasmtime, self.compile, bytes)?;
+        // It may need more than the pool has, which nobody looked at before.
+        let component =
+            artifact::load(&self.wasmtime, &code).map_err(|e| LoadError::Invalid(brief(&format!("{e:#}"))))?;
+        Ok((component, code))
+    }
 }
 
 /// One component, ready for instances.

@@ -25,7 +25,7 @@ async fn several_looks(stage: &Stage, host: &mut Host) -> Result<()> {
 }
 
 /// Puts each bad file in the place of a good `echo`, and expects the good one to serve on and one complaint each.
-async fn never_replace(bad: Vec<(String, Vec<u8>)>) -> Result<()> {
+pub(crate) async fn never_replace(bad: Vec<(String, Vec<u8>)>) -> Result<()> {
     let mut stage = Stage::with(&["echo", "hello"]).await?;
     let mut host = stage.host().setting(RESCAN_MS, 200).start_ready(&["echo", "hello"]).await?;
     let good = sample("echo")?;

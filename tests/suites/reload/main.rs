@@ -1,5 +1,6 @@
 //! What becomes of calls when files in the plugins folder come, change and go.
 
 mod bad_files;
+mod bombs;
 mod changes;
 mod under_load;

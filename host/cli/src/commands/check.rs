@@ -7,6 +7,7 @@ use baton_model::{Grants, Limits};
 use serde_json::json;
 
 use crate::args::{Check, Common};
+use crate::commands::compile_worker;
 use crate::exit::{Exit, UsageError};
 use crate::settings::Settings;
 
@@ -52,6 +53,7 @@ async fn load(bytes: &[u8], limits: &Limits) -> anyhow::Result<Component> {
     let engine = Engine::new(EngineConfig {
         instances_max: 1,
         memory_bytes_max: limits.memory_bytes_max,
+        compiler: compile_worker::compiler(),
         ..EngineConfig::default()
     })?;
     let component = tokio::task::block_in_place(|| engine.load(bytes, &Grants::default()))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_engine::{COMPONENT_BYTES_MAX, Engine, EngineConfig, LoadError};
+use baton_engine::{COMPONENT_BYTES_MAX, Costly, Engine, EngineConfig, LoadError};
 use baton_model::{Digest, Grants, Limits};
 
 use crate::guests::{self, Guest, plain};
@@ -152,13 +152,27 @@ async fn a_handler_of_another_type_is_refused_by_the_trial_at_the_latest() {
 
 #[test]
 fn features_that_are_off_are_refused() {
-    for items in ["(memory $shared 1 1 shared)", "(memory $second 1)", "(tag $t)", "(type $s (struct))"] {
+    for items in ["(memory $second 1)", "(tag $t)", "(type $s (struct))"] {
         let guest = Guest { items: items.into(), body: "unreachable".into(), ..Guest::default() };
         let refused = refusal(&guest.build());
         assert!(matches!(refused, LoadError::Invalid(_)), "{items}: {refused:?}");
     }
-    let text = "(component (core module (memory i64 1)))";
-    assert!(matches!(refusal(&wat::parse_str(text).unwrap()), LoadError::Invalid(_)));
+    for (text, word) in [
+        ("(component (core module (memory i64 1)))", "64-bit memory"),
+        ("(component (core module (memory 1 1 shared)))", "shared memory"),
+    ] {
+        let refused = refusal(&wat::parse_str(text).unwrap());
+        assert!(matches!(refused, LoadError::Costly(_)) && refused.to_string().contains(word), "{refused}");
+    }
+}
+
+#[test]
+fn what_would_cost_the_compiler_too_much_is_refused_before_it_is_compiled() {
+    let (open, close) = ("(loop ".repeat(129), ")".repeat(129));
+    let guest = Guest { items: format!("(func {open}{close})"), body: "unreachable".into(), ..Guest::default() };
+    let refused = refusal(&guest.build());
+    assert!(matches!(refused, LoadError::Costly(Costly::Loops { .. })), "{refused:?}");
+    assert!(refused.to_string().contains("128 loops"), "it names the rule: {refused}");
 }
 
 #[tokio::test]
