@@ -291,7 +291,8 @@ impl Work {
             compiler: config.compiler.clone(),
             compile: config.compile,
             tuning: Tuning::Tuned,
-            egress_networks: Vec::new(),
+            scratch_dir: Some(config.data.join("scratch")),
+            egress_networks: config.security.egress_networks.clone(),
         })?;
         let (reader, waker) = Reader::new(broker, id.clone())?;
         let alarm = Alarm::new(waker.clone());

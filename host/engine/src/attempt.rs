@@ -178,7 +178,7 @@ fn store(
     let engine = &component.engine;
     let limiter = Limiter::new(limits.memory_bytes_max.min(engine.memory_bytes_max));
     let log = CallLog::new(sink, limits.log_bytes_max);
-    let mut store = Store::new(&engine.wasmtime, State::new(limiter, end.at, log, services, engine));
+    let mut store = Store::new(&engine.wasmtime, State::new(limiter, end.at, log, services, call.map(|_| engine)));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(outcome::hostcall_bytes_max(limits, HOSTCALL_BYTES));
     store.set_max_component_handles(RESOURCES_MAX);

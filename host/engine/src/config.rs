@@ -36,6 +36,8 @@ pub struct EngineConfig {
     pub compile: CompileSpeed,
     /// Whether the engine is tuned for many short calls.
     pub tuning: Tuning,
+    /// Where the scratch directories of calls lie while they run; none gives none. What a crash left there is removed.
+    pub scratch_dir: Option<PathBuf>,
     /// Networks that requests of functions may reach although they are not public.
     pub egress_networks: Vec<IpNet>,
 }
@@ -49,6 +51,7 @@ impl Default for EngineConfig {
             compiler: Compiler::InProcess,
             compile: CompileSpeed::Full,
             tuning: Tuning::Tuned,
+            scratch_dir: None,
             egress_networks: Vec::new(),
         }
     }

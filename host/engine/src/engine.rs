@@ -13,6 +13,7 @@ use crate::component::Component;
 use crate::config::EngineConfig;
 use crate::egress::Egress;
 use crate::loaded::Shared;
+use crate::scratch::{self, Home};
 use crate::settings;
 use crate::state::State;
 use crate::ticker::Ticker;
@@ -44,6 +45,14 @@ pub enum EngineError {
         /// What is wrong with it, and what to do.
         reason: CacheError,
     },
+    /// There is no place for scratch directories.
+    #[error("cannot keep scratch files in {}: {reason}; make it writable, or set `data.dir` to a folder that is", .path.display())]
+    Scratch {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: std::io::Error,
+    },
     /// The clock's thread did not start.
     #[error("cannot start the engine's clock: {0}")]
     Clock(std::io::Error),
@@ -71,6 +80,10 @@ impl Engine {
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Clock)?;
         let memory_bytes_max = config.memory_bytes_max;
         let egress = Egress::new(config.egress_networks);
+        let scratch = match config.scratch_dir {
+            None => None,
+            Some(path) => Some(Home::open(&path).map_err(|reason| EngineError::Scratch { path, reason })?),
+        };
         Ok(Self(Arc::new(Shared {
             ticker,
             turns: Arc::new(Turns::new()),
@@ -81,6 +94,7 @@ impl Engine {
             compile: config.compile,
             memory_bytes_max,
             egress,
+            scratch,
         })))
     }
 
@@ -120,6 +134,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     settings::add_to_linker(&mut linker)?;
+    scratch::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Ok(linker)
 }

@@ -23,6 +23,7 @@ mod outcome;
 mod precheck;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
+mod scratch;
 mod services;
 mod settings;
 mod state;

@@ -12,6 +12,7 @@ use crate::check::{self, LoadError, brief};
 use crate::compiler::Compiler;
 use crate::config::CompileSpeed;
 use crate::egress::Egress;
+use crate::scratch::Home;
 use crate::state::State;
 use crate::ticker::Ticker;
 use crate::turns::Turns;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes_max: usize,
     /// Sends the requests of those that were granted any.
     pub(crate) egress: Egress,
+    /// Where the directories of those lie that were granted one; without it they get none.
+    pub(crate) scratch: Option<Home>,
 }
 
 impl Shared {

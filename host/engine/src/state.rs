@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use baton_model::Setting;
+use baton_model::{Grants, Setting};
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings::wasi::logging::logging;
@@ -14,6 +15,7 @@ use crate::egress::{self, Egress, Outbox};
 use crate::limiter::Limiter;
 use crate::loaded::Shared;
 use crate::log::{CallLog, LogLevel, Pipe};
+use crate::scratch::{self, Files, Scratch};
 use crate::services::Services;
 use crate::stdio::OutputPipe;
 
@@ -33,8 +35,8 @@ pub(crate) struct State {
     log: Arc<CallLog>,
     /// What was granted beside the call; none for most functions.
     services: Option<Arc<Services>>,
-    /// Who sends the requests of a function that was granted any.
-    egress: Option<Egress>,
+    /// The engine, if it does something for this attempt; a trial reaches nothing outside.
+    engine: Option<Arc<Shared>>,
     // Made when the guest first asks for anything of WASI: many import it and few calls use it.
     wasi: Option<Box<Wasi>>,
 }
@@ -44,6 +46,8 @@ struct Wasi {
     table: ResourceTable,
     // Made with the first request, or header field.
     outbox: Option<Box<Outbox>>,
+    // Last, so that the guest's files are closed before they are removed.
+    scratch: Option<Scratch>,
 }
 
 impl State {
@@ -52,11 +56,11 @@ impl State {
         end: Instant,
         log: CallLog,
         services: Option<Arc<Services>>,
-        engine: &Shared,
+        engine: Option<&Arc<Shared>>,
     ) -> Self {
-        let sends = services.as_ref().is_some_and(|services| services.grants.http.is_some());
-        let egress = sends.then(|| engine.egress.clone());
-        Self { limiter, end, is_interrupted: false, log: Arc::new(log), services, egress, wasi: None }
+        let asks = |services: &Arc<Services>| services.grants.http.is_some() || services.grants.scratch.is_some();
+        let engine = engine.filter(|_| services.as_ref().is_some_and(asks)).map(Arc::clone);
+        Self { limiter, end, is_interrupted: false, log: Arc::new(log), services, engine, wasi: None }
     }
 
     /// The function's settings, if it was granted any.
@@ -64,28 +68,54 @@ impl State {
         self.services.as_ref()?.grants.config.as_ref()
     }
 
+    /// The function's files.
+    pub(crate) fn files(&mut self) -> Files<'_> {
+        let wasi = self.wasi();
+        let inner = WasiFilesystemCtxView { ctx: wasi.ctx.filesystem(), table: &mut wasi.table };
+        Files { inner, quota: wasi.scratch.as_ref().map(|scratch| Arc::clone(scratch.quota())) }
+    }
+
     fn wasi(&mut self) -> &mut Wasi {
-        self.wasi.get_or_insert_with(|| {
-            let resources_max = if self.egress.is_some() { egress::RESOURCES_MAX } else { RESOURCES_MAX };
-            Box::new(Wasi::new(&self.log, resources_max))
-        })
+        let Self { wasi, log, services, engine, .. } = self;
+        wasi.get_or_insert_with(|| Wasi::boxed(log, granted(engine.as_ref(), services.as_ref())))
     }
 }
 
+/// What was granted of the engine's own.
+fn granted<'a>(
+    engine: Option<&'a Arc<Shared>>,
+    services: Option<&'a Arc<Services>>,
+) -> Option<(&'a Shared, &'a Grants)> {
+    Some((engine?, &services?.grants))
+}
+
 impl Wasi {
-    /// Nothing is granted: no arguments, environment, directories or sockets, and an empty standard input.
-    fn new(log: &Arc<CallLog>, resources_max: usize) -> Self {
-        let ctx = WasiCtx::builder()
+    /// Without a grant there is nothing: no arguments, environment, directories or sockets, and an empty standard
+    /// input.
+    fn boxed(log: &Arc<CallLog>, granted: Option<(&Shared, &Grants)>) -> Box<Self> {
+        let mut builder = WasiCtx::builder();
+        builder
             .stdout(OutputPipe { log: Arc::clone(log), pipe: Pipe::Stdout })
             .stderr(OutputPipe { log: Arc::clone(log), pipe: Pipe::Stderr })
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .max_random_size(RANDOM_BYTES_MAX)
-            .build();
+            .max_random_size(RANDOM_BYTES_MAX);
         let mut table = ResourceTable::new();
-        table.set_max_capacity(resources_max);
-        Self { ctx, table, outbox: None }
+        let sends = granted.is_some_and(|(_, grants)| grants.http.is_some());
+        table.set_max_capacity(if sends { egress::RESOURCES_MAX } else { RESOURCES_MAX });
+        let scratch = granted.and_then(|(engine, grants)| {
+            let (home, grant) = (engine.scratch.as_ref()?, grants.scratch?);
+            let mut open = || {
+                let scratch = home.scratch(grant, Arc::clone(log))?;
+                builder
+                    .preopened_dir(scratch.path(), scratch::GUEST_PATH, FsPerms::ReadWrite)
+                    .map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(scratch)
+            };
+            open().inspect_err(|error| tracing::warn!(%error, "a call gets no scratch directory")).ok()
+        });
+        Box::new(Self { ctx: builder.build(), table, outbox: None, scratch })
     }
 }
 
@@ -98,14 +128,15 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let (egress, log) = (self.egress.clone(), Arc::clone(&self.log));
-        let grant = self.services.as_ref().and_then(|services| services.grants.http.clone());
-        let wasi = self.wasi();
+        let Self { wasi, log, services, engine, .. } = self;
+        let granted = granted(engine.as_ref(), services.as_ref());
+        let wasi = wasi.get_or_insert_with(|| Wasi::boxed(log, granted));
         let outbox = wasi.outbox.get_or_insert_with(|| {
-            Box::new(match (egress, grant) {
-                (Some(egress), Some(grant)) => egress.outbox(grant, log),
+            let grant = granted.and_then(|(engine, grants)| Some((engine, grants.http.clone()?)));
+            Box::new(match grant {
+                Some((engine, grant)) => engine.egress.outbox(grant, Arc::clone(log)),
                 // A trial: whatever is sent in it is refused.
-                (_, _) => Egress::new(Vec::new()).outbox(egress::nothing(), log),
+                None => Egress::new(Vec::new()).outbox(egress::nothing(), Arc::clone(log)),
             })
         });
         WasiHttpCtxView { ctx: &mut outbox.ctx, table: &mut wasi.table, hooks: &mut outbox.hooks }

@@ -6,4 +6,5 @@ mod grants;
 mod guests;
 mod load;
 mod logs;
+mod outside;
 mod support;
