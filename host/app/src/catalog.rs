@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -12,15 +11,7 @@ use tokio::sync::watch;
 
 use crate::metrics::FunctionMetrics;
 use crate::policy::Terms;
-
-/// Calls that usually take longer than this are not run on the thread that reads.
-const QUICK: Duration = Duration::from_micros(300);
-
-/// A call that was taken for a quick one and was not through after this long has held up the thread that reads.
-const HELD_UP: Duration = Duration::from_millis(1);
-
-/// For how long no call of its function is run there then: a function that means ill must not do that call by call.
-const PENANCE: Duration = Duration::from_secs(2);
+use crate::quickness::Quickness;
 
 /// One component with its manifest, as loaded.
 pub(crate) struct Revision {
@@ -38,10 +29,7 @@ pub(crate) struct Revision {
     pub(crate) quotas: Quotas,
     /// Where its calls are counted: the same for every revision of one function.
     pub(crate) metrics: Arc<FunctionMetrics>,
-    /// How long its calls usually take, in µs: a moving average over about eight calls.
-    usual_us: AtomicU32,
-    /// Until when its calls are not taken for quick ones, in ms since the revision was made.
-    not_quick_until_ms: AtomicU64,
+    quickness: Quickness,
     made: Instant,
 }
 
@@ -57,8 +45,7 @@ impl Revision {
             grants,
             quotas,
             metrics,
-            usual_us: AtomicU32::new(0),
-            not_quick_until_ms: AtomicU64::new(0),
+            quickness: Quickness::unknown(),
             made: Instant::now(),
         }
     }
@@ -70,31 +57,17 @@ impl Revision {
 
     /// Takes one call's time into account.
     pub(crate) fn took(&self, time: Duration) {
-        let us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        let old = self.usual_us.load(Ordering::Relaxed);
-        // Two threads may overwrite each other here; an average does not mind.
-        self.usual_us.store(old - old / 8 + us / 8, Ordering::Relaxed);
+        self.quickness.took(time);
     }
 
-    /// A call of it that was taken for a quick one is not through after this long.
-    pub(crate) fn held_up(&self, time: Duration) {
-        if time >= HELD_UP {
-            self.not_quick_until_ms.store(self.age_ms(PENANCE), Ordering::Relaxed);
-        }
+    /// A call that was taken for a quick one took this long on the thread that reads, and is through or not.
+    pub(crate) fn ran_where_calls_are_read(&self, time: Duration, is_through: bool) {
+        self.quickness.ran_where_calls_are_read(time, is_through, || self.made.elapsed());
     }
 
-    /// Whether its calls usually end at once, and none held up the thread that reads just now.
+    /// Whether its calls usually end at once.
     pub(crate) fn is_quick(&self) -> bool {
-        if u128::from(self.usual_us.load(Ordering::Relaxed)) >= QUICK.as_micros() {
-            return false;
-        }
-        let until_ms = self.not_quick_until_ms.load(Ordering::Relaxed);
-        until_ms == 0 || until_ms < self.age_ms(Duration::ZERO)
-    }
-
-    /// Its age so much later than now, in ms.
-    fn age_ms(&self, later: Duration) -> u64 {
-        u64::try_from((self.made.elapsed() + later).as_millis()).unwrap_or(u64::MAX)
+        self.quickness.is_quick(|| self.made.elapsed())
     }
 }
 

@@ -27,6 +27,7 @@ mod open_files;
 mod peers;
 mod policy;
 mod promoter;
+mod quickness;
 mod reloader;
 mod renewer;
 #[cfg(any(test, feature = "fuzz"))]

@@ -101,10 +101,11 @@ impl Runner {
         // Most calls end the first time they are asked. Only one that waits, or usually takes its time, is worth a task.
         if inline {
             let asked = Instant::now();
-            if futures_util::poll!(&mut attempt).is_ready() {
+            let is_through = futures_util::poll!(&mut attempt).is_ready();
+            revision.ran_where_calls_are_read(asked.elapsed(), is_through);
+            if is_through {
                 return;
             }
-            revision.held_up(asked.elapsed());
         }
         let task = self.guests.spawn(attempt);
         self.flights.can_be_stopped_by(&key, task.abort_handle());
