@@ -321,6 +321,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn bytes_that_were_changed_are_an_answer_and_never_a_panic(
             changes in proptest::collection::vec((0_usize..200, proptest::num::u8::ANY), 1..8),

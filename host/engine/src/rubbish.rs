@@ -8,7 +8,7 @@ use crate::log::harmless;
 
 /// A file: the checks before compiling let it pass or refuse it in words that are short and harmless.
 pub fn file(bytes: &[u8]) {
-    if let Err(error) = check::kind(bytes) {
+    if let Err(error) = check::kind(bytes).and_then(|()| check::before_compiling(bytes)) {
         let said = error.to_string();
         assert!(said.len() < 2_000 && said == harmless(&said), "{said:?}");
     }
