@@ -18,7 +18,7 @@ BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint plugins guests bench hostile soak fuzz audit setup setup-lint setup-bench setup-fuzz host fmt clean
+.PHONY: help run test lint schema plugins guests bench hostile soak fuzz audit setup setup-lint setup-bench setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -31,6 +31,9 @@ run: host plugins ## start Baton on this folder, make a first call and show its 
 test: host plugins guests ## every test, each on a redis-server of its own where it needs one, and the examples in the code
 	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
 	@cargo test --release --workspace --no-fail-fast
+
+schema: ## write the JSON schemas in docs/schema from the types, after a change of the manifest or of tenant.toml
+	@cargo test --release --workspace --lib --quiet -- --ignored write_the_schemas
 
 lint: setup-lint ## formatting, clippy for the host and the functions, layers, dependencies, documentation
 	@echo '==> cargo fmt'

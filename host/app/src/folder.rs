@@ -187,6 +187,21 @@ fn found(path: &Path, meta: &Metadata) -> Found {
     Found { path: path.to_owned(), stamps }
 }
 
+/// One component, wherever it lies.
+///
+/// # Errors
+/// The system's word, if there is no such file.
+pub(crate) fn at(component: &Path) -> io::Result<Found> {
+    std::fs::symlink_metadata(component).map(|meta| found(component, &meta))
+}
+
+/// The file about the tenant in whose folder a component lies, if there is one.
+pub(crate) fn tenant_beside(component: &Path) -> Option<TenantFound> {
+    let path = component.with_file_name(TENANT).with_extension("toml");
+    let meta = std::fs::symlink_metadata(&path).ok()?;
+    Some(TenantFound { path, stamp: Stamp::of(&meta) })
+}
+
 fn manifest_path(component: &Path) -> PathBuf {
     component.with_extension("toml")
 }

@@ -13,6 +13,7 @@ mod consumer;
 mod corridor;
 mod drain;
 pub mod embedded;
+mod examination;
 mod flights;
 mod folder;
 mod front;
@@ -41,7 +42,8 @@ mod watch;
 mod watcher;
 
 pub use builder::Builder;
+pub use examination::{Examined, Examiner};
 pub use host::{Ended, HostConfig, run};
 pub use metrics::Metrics;
-pub use policy::{CapsTable, SecurityTable, Variable};
+pub use policy::{CapsTable, SecurityTable, Terms, Variable};
 pub use signals::Signals;

@@ -10,6 +10,8 @@ mod grants;
 mod limits;
 mod manifest;
 mod quotas;
+#[cfg(test)]
+mod schema;
 mod secrets;
 mod tenant;
 mod text;
@@ -17,7 +19,8 @@ mod trust;
 
 pub use caps::CapsTable;
 pub(crate) use caps::{Caps, Rules};
-pub(crate) use manifest::{Manifest, Terms};
+pub(crate) use manifest::Manifest;
+pub use manifest::Terms;
 pub(crate) use secrets::Secrets;
 pub use secrets::Variable;
 pub(crate) use tenant::TenantFile;

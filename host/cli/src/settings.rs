@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use baton_app::{CapsTable, HostConfig, SecurityTable, embedded};
+use baton_app::{CapsTable, Examiner, HostConfig, SecurityTable, embedded};
 use baton_broker::BrokerConfig;
 use baton_engine::CompileSpeed;
 use baton_gateway::{Auth, GatewayConfig};
@@ -255,6 +255,22 @@ impl Settings {
         }
     }
 
+    fn retry(&self) -> RetryPolicy {
+        let retry = RetryPolicy::default();
+        RetryPolicy {
+            attempts_max: self.retry.attempts_max.unwrap_or(retry.attempts_max),
+            backoff_base: self.retry.backoff_base_ms.map_or(retry.backoff_base, Duration::from_millis),
+            backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
+            hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
+        }
+    }
+
+    /// What says of a component what a host would say.
+    pub(crate) fn examiner(&self) -> Examiner {
+        let (tenants, security) = (self.tenants.clone(), self.security.clone());
+        Examiner { limits: self.limits(), retry: self.retry(), tenants, security, variable }
+    }
+
     /// How to deal with the Redis at `url`.
     pub(crate) fn broker(&self, url: &str) -> BrokerConfig {
         let mut broker = BrokerConfig::new(url);
@@ -312,22 +328,16 @@ impl Settings {
     /// # Errors
     /// A [`UsageError`] if it would neither serve HTTP nor run functions.
     pub(crate) fn host(&self, url: &str, serve: &Serve, compile: CompileSpeed) -> anyhow::Result<HostConfig> {
-        let retry = RetryPolicy::default();
         Ok(HostConfig {
             broker: self.broker(url),
             plugins: serve.plugins.clone().unwrap_or_else(|| self.plugins.dir.clone()),
             data: self.data.dir.clone(),
             seats: serve.seats.unwrap_or(self.calls.seats),
             limits: self.limits(),
-            retry: RetryPolicy {
-                attempts_max: self.retry.attempts_max.unwrap_or(retry.attempts_max),
-                backoff_base: self.retry.backoff_base_ms.map_or(retry.backoff_base, Duration::from_millis),
-                backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
-                hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
-            },
+            retry: self.retry(),
             tenants: self.tenants.clone(),
             security: self.security.clone(),
-            variable: |name| std::env::var(name).ok(),
+            variable,
             drain_timeout: serve.drain_timeout.unwrap_or(Duration::from_millis(self.drain.timeout_ms)),
             rescan: Duration::from_millis(self.plugins.rescan_ms.max(10)),
             compiler: compile_worker::compiler(),
@@ -336,6 +346,11 @@ impl Settings {
             functions: !serve.no_functions,
         })
     }
+}
+
+/// A variable that an operator lets a function have as a secret.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// What `RUST_LOG` says, if anything.

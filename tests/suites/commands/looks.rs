@@ -3,6 +3,7 @@
 use anyhow::Result;
 use baton_model::{Digest, HostState, OfflineReason};
 use baton_tests::{CORE_MODULE, Commands, Redis, Stage, sample, wrong_world};
+use serde_json::json;
 
 #[tokio::test]
 async fn ps_lists_hosts_and_what_is_loaded_where() -> Result<()> {
@@ -63,6 +64,24 @@ async fn check_says_of_a_file_what_a_host_would_say() -> Result<()> {
         let good = commands.run(&["check", &path, "--json"]).await?.expect(0)?.json()?;
         assert_eq!(good["digest"], digest.to_string(), "{name}: {good}");
     }
+
+    std::fs::write(
+        dir.path().join("thing.toml"),
+        "[limits]\ntime_ms = 70\n[grants.config]\nkey = { env = \"KEY\" }\n",
+    )?;
+    let refused = commands.run(&["check", &path]).await?.expect(1)?;
+    assert!(
+        refused.stdout.contains("grants.config.env = [\"KEY\"]"),
+        "it says what the operator has to do: {refused:?}"
+    );
+    std::fs::write(dir.path().join("thing.toml"), "[limits]\ntime_ms = 70\n[grants.config]\nkey = \"plain\"\n")?;
+    let asks = commands.run(&["check", &path, "--json"]).await?.expect(0)?.json()?;
+    assert_eq!((&asks["limits"]["time_ms"], &asks["grants"]["config"]["key"]), (&json!(70), &json!("plain")), "{asks}");
+    std::fs::write(dir.path().join("tenant.toml"), "limits.time_ms = 60\n")?;
+    let refused = commands.run(&["check", &path]).await?.expect(1)?;
+    assert!(refused.stdout.contains("its tenant.toml allows 60"), "{refused:?}");
+    std::fs::remove_file(dir.path().join("thing.toml"))?;
+    std::fs::remove_file(dir.path().join("tenant.toml"))?;
 
     let truncated = sample("hello")?[..5000].to_vec();
     let mut bad = wrong_world()?;

@@ -3,4 +3,5 @@
 mod bad_files;
 mod bombs;
 mod changes;
+mod policy;
 mod under_load;

@@ -48,15 +48,15 @@ struct RetryTable {
 
 /// On which terms a function runs: what its manifest asks for, where the operator allows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// What its attempts may use.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// When its failed calls are tried again.
-    pub(crate) retry: RetryPolicy,
+    pub retry: RetryPolicy,
     /// What it may reach.
-    pub(crate) grants: Arc<Grants>,
+    pub grants: Arc<Grants>,
     /// How much of a host it may take; its tenant's quotas bind as well.
-    pub(crate) quotas: Quotas,
+    pub quotas: Quotas,
 }
 
 impl Manifest {

@@ -11,6 +11,11 @@ use toml::de::{DeTable, DeValue};
 /// How much two keys must be alike for one to be suggested for the other, from 0 to 1.
 const ALIKE: f64 = 0.7;
 
+/// The most of a key that a message has.
+const KEY_CHARS_MAX: usize = 200;
+/// The most of a rule that a message has.
+const RULE_CHARS_MAX: usize = 1_000;
+
 /// What is wrong in a file: where, which rule, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wrong {
@@ -37,13 +42,26 @@ impl Wrong {
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, rule) = (shown(&self.key.join("."), KEY_CHARS_MAX), shown(&self.rule, RULE_CHARS_MAX));
         match (self.key.is_empty(), self.line) {
-            (true, None) => f.write_str(&self.rule),
-            (true, Some(line)) => write!(f, "line {line}: {}", self.rule),
-            (false, None) => write!(f, "`{}` {}", self.key.join("."), self.rule),
-            (false, Some(line)) => write!(f, "`{}` (line {line}) {}", self.key.join("."), self.rule),
+            (true, None) => write!(f, "{rule}"),
+            (true, Some(line)) => write!(f, "line {line}: {rule}"),
+            (false, None) => write!(f, "`{key}` {rule}"),
+            (false, Some(line)) => write!(f, "`{key}` (line {line}) {rule}"),
         }
     }
+}
+
+/// What a stranger wrote, on one line and not without end: it goes into the log.
+fn shown(text: &str, chars_max: usize) -> String {
+    let mut shown = String::new();
+    for char in text.chars().take(chars_max) {
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    if text.chars().nth(chars_max).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl std::error::Error for Wrong {}
@@ -181,6 +199,13 @@ mod tests {
         assert!(said.starts_with("`limits.time_ms` (line 3) is wrong: ") && said.contains("string"), "{said}");
         let said = wrong("[limits\n");
         assert!(said.starts_with("line 1: "), "{said}");
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_stands_on_one_line_of_the_log_and_has_an_end() {
+        let said = wrong(&format!("\"a\\nERROR \\u001b[31m{}\" = 1", "x".repeat(5_000)));
+        assert!(said.starts_with(r"`a\nERROR \u{1b}[31mxxx") && !said.contains(char::is_control), "{said}");
+        assert!(said.len() < 1_500, "{} bytes", said.len());
     }
 
     #[test]
