@@ -142,6 +142,19 @@ impl Folder {
         Ok(fs::write(self.file(function)?.with_extension("toml"), text)?)
     }
 
+    /// Writes what is said about a tenant.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_tenant(&self, tenant: &str, text: &str) -> Result<()> {
+        let path = match tenant {
+            "default" => self.path().join("tenant.toml"),
+            tenant => self.path().join(format!("@{tenant}")).join("tenant.toml"),
+        };
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        Ok(fs::write(path, text)?)
+    }
+
     /// Puts a symbolic link where a function's file would be, with a rename as [`Folder::install`] does.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use crate::health::Health;
 use crate::host::HostConfig;
 use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
+use crate::ledger::Ledger;
 use crate::loading::Loader;
 use crate::metrics::Metrics;
 use crate::open_files;
@@ -79,6 +80,7 @@ struct Shared {
     tenants: watch::Receiver<Tenants>,
     /// None for a host without functions.
     seats: Seats,
+    ledger: Arc<Ledger>,
     news: mpsc::Sender<News>,
     fault: CancellationToken,
     /// Ends what brings calls in.
@@ -100,17 +102,19 @@ impl Host {
         let tenants = TenantFiles::read(config.plugins.clone(), config.rescan, rules)
             .with_context(|| format!("cannot look for tenants in the folder {}", config.plugins.display()))?;
         let seats = Seats::new(if config.functions { config.seats } else { 0 });
+        let ledger = Arc::new(Ledger::new(seats.total()));
         let shared = Shared {
             id: new_host_id(),
             queue: Arc::new(Queue::new(broker)?),
             presence: Arc::new(Presence::new(broker)?),
-            metrics: Metrics::of_host(broker, catalog.clone(), flights.clone(), seats.total())?,
+            metrics: Metrics::of_host(broker, catalog.clone(), flights.clone(), ledger.clone())?,
             catalog,
             flights,
             policies: tenants.policies(),
             tenants: tenants.tenants(),
             trouble: Arc::new(Trouble::default()),
             seats,
+            ledger,
             news,
             fault: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -274,7 +278,9 @@ impl Work {
             metrics,
             policies,
             trouble,
+            tenants,
             seats,
+            ledger,
             news,
             fault,
             stop,
@@ -328,12 +334,23 @@ impl Work {
             }
             .run(stop.clone()),
         );
-        intake.spawn(wake_on_change(catalog.clone(), alarm.clone(), stop.clone()));
+        let bell = ledger.clone();
+        let (bell_waker, bell_stop) = (waker, stop.clone());
+        intake.spawn(async move { bell.bell.wake(bell_waker, bell_stop).await });
+        intake.spawn(wake_on_change(catalog.clone(), tenants.clone(), alarm.clone(), stop.clone()));
         intake.spawn_on(
             Consumer {
-                intake: Intake::new(reader, queue.clone(), catalog.clone(), alarm.clone()),
+                intake: Intake::new(
+                    reader,
+                    queue.clone(),
+                    catalog.clone(),
+                    alarm.clone(),
+                    ledger.clone(),
+                    tenants.clone(),
+                ),
                 flights: flights.clone(),
                 seats: seats.clone(),
+                ledger: ledger.clone(),
                 runner: runner.clone(),
                 settler: to_settler.clone(),
                 trouble: trouble.clone(),
@@ -349,6 +366,7 @@ impl Work {
                 catalog: catalog.clone(),
                 flights: flights.clone(),
                 seats: seats.clone(),
+                ledger: ledger.clone(),
                 runner: runner.clone(),
                 settler: to_settler.clone(),
                 alarm: alarm.clone(),
@@ -427,12 +445,19 @@ fn on_settled(
     }
 }
 
-/// The consumer blocks in a read; when the set of functions changes it has to read others.
-async fn wake_on_change(catalog: Arc<Published>, alarm: Alarm, stop: CancellationToken) {
+/// The consumer blocks in a read; when the set of functions changes it has to read others, and when shares and quotas do
+/// it may read more.
+async fn wake_on_change(
+    catalog: Arc<Published>,
+    mut tenants: watch::Receiver<Tenants>,
+    alarm: Alarm,
+    stop: CancellationToken,
+) {
     let mut changes = catalog.set_changes();
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
+            changed = tenants.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
         // At a start, functions come one by one; the reader takes in what has come together.

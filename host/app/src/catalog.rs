@@ -127,7 +127,8 @@ impl Published {
         *self.changes.borrow()
     }
 
-    /// The same for the set of functions alone: a new revision of a function that was there is no change of it.
+    /// The same for the set of functions and their quotas alone, which is what readers go by: any other new revision of
+    /// a function that was there is no change of it.
     pub(crate) fn set_changes(&self) -> watch::Receiver<u64> {
         self.set_changes.subscribe()
     }
@@ -135,8 +136,9 @@ impl Published {
     /// Puts a revision in place of its predecessor. Only the reloader calls this.
     pub(crate) fn put(&self, revision: Arc<Revision>) {
         let mut next = Catalog::clone(&self.current.load());
-        let is_new = next.revisions.insert(revision.function.clone(), revision).is_none();
-        self.publish(next, is_new);
+        let quotas = revision.quotas;
+        let old = next.revisions.insert(revision.function.clone(), revision);
+        self.publish(next, old.is_none_or(|old| old.quotas != quotas));
     }
 
     /// Takes a function out. Calls in flight finish. Only the reloader calls this.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use baton_broker::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{Backoff, Trouble};
 use crate::flights::{Boarding, Flights};
 use crate::intake::{Intake, Step};
+use crate::ledger::Ledger;
 use crate::runner::{Runner, ToSettler};
 use crate::seats::{Seat, Seats};
 
@@ -17,6 +19,7 @@ pub(crate) struct Consumer {
     pub(crate) intake: Intake,
     pub(crate) flights: Arc<Flights>,
     pub(crate) seats: Seats,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) runner: Arc<Runner>,
     pub(crate) settler: ToSettler,
     pub(crate) trouble: Arc<Trouble>,
@@ -28,11 +31,12 @@ impl Consumer {
         let mut backoff = Backoff::new("reading calls", &self.trouble);
         let mut batch = Vec::new();
         // Calls that were read beyond the seats. Redis counts by stream, so one read brings more calls than there are
-        // seats when more functions than seats had a call at once. They wait here, in flight, before the next read.
+        // seats when more functions than seats had a call at once. They wait here, in flight, before the next read of
+        // their function; where seats are shared, the others are read meanwhile.
         let mut beyond: VecDeque<Incoming> = VecDeque::new();
         while !stop.is_cancelled() {
             let start = self.runner.start(std::mem::take(&mut batch), &self.settler);
-            if !beyond.is_empty() {
+            if !beyond.is_empty() && !self.ledger.is_shared() {
                 start.await;
                 tokio::select! {
                     seats = self.seats.take_up_to(beyond_count(&beyond)) => seated(&mut beyond, seats, &mut batch),
@@ -41,14 +45,20 @@ impl Consumer {
                 continue;
             }
             // What was read is started while the next read is already on its way.
-            let (step, ()) = tokio::join!(self.intake.step(&self.seats, &self.flights, &stop), start);
+            let (step, ()) = tokio::join!(self.intake.step(&self.seats, &self.flights, &mut beyond, &stop), start);
             match step {
-                Ok(Step::Read(incoming, seats)) => {
+                Ok(Step::Read(incoming, mut seats)) => {
                     backoff.succeeded();
                     // In flight before anything else happens, so that nobody takes it for lost.
                     beyond.extend(incoming.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded));
-                    seated(&mut beyond, seats, &mut batch);
+                    if self.ledger.is_shared() {
+                        let free = seats.free_with(&self.seats);
+                        batch = self.ledger.admit(&mut beyond, &mut seats, free, Instant::now());
+                    } else {
+                        seated(&mut beyond, seats, &mut batch);
+                    }
                 }
+                Ok(Step::Seated(calls)) => batch = calls,
                 Ok(Step::Nothing) => backoff.succeeded(),
                 Ok(Step::Stop) => break,
                 Err(error) => {

@@ -1,23 +1,29 @@
 //! The intake: which streams are asked for how much, and what makes it look up from its read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use baton_broker::{BrokerError, Incoming, Queue, ReadEnd, Reader, ReaderWaker};
-use baton_model::FunctionId;
+use baton_broker::{BrokerError, Incoming, Portion, Queue, ReadEnd, Reader, ReaderWaker};
+use baton_model::{FunctionId, Quotas, Tenants};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Published;
 use crate::flights::Flights;
+use crate::ledger::Ledger;
+use crate::reading::{self, Hint, Plan};
 use crate::seats::{Seat, Seats};
 
 /// How long a read waits for a call. It is woken sooner for everything else, so this only bounds the silence.
 const BLOCK: Duration = Duration::from_secs(30);
 /// The most calls that one read brings: more makes the neighbours wait and gains nothing (docs/performance.md).
 const BATCH_MAX: u32 = 128;
+/// How soon it is looked again while a call waits for an end that nobody may tell of: an attempt that began before there
+/// was anything to decide is not in the books.
+const UNTOLD: Duration = Duration::from_millis(100);
 /// How many reads in a row may look at busy functions only, before all are looked at again.
 const HOT_READS_MAX: u32 = 4;
 
@@ -44,6 +50,8 @@ impl Alarm {
 pub(crate) enum Step {
     /// With these entries, and so many seats for them.
     Read(Vec<Incoming>, Seat),
+    /// With calls that were read before and may begin now.
+    Seated(Vec<(Incoming, Seat)>),
     /// There was nothing to read from.
     Nothing,
     /// It was told to stop.
@@ -56,10 +64,18 @@ pub(crate) struct Intake {
     queue: Arc<Queue>,
     catalog: Arc<Published>,
     alarm: Alarm,
+    ledger: Arc<Ledger>,
+    tenants: watch::Receiver<Tenants>,
     changes: watch::Receiver<u64>,
     all: ReadEnd,
+    /// Where each of them stands in the ledger.
+    places: Vec<usize>,
+    /// What is known of each of them, where there is anything to decide.
+    hints: Vec<Hint>,
     hot: ReadEnd,
     hot_reads: u32,
+    /// Who comes first where not all fit.
+    turn: usize,
     /// The groups of all functions have to be made sure of, not only those of new ones.
     is_in_doubt: bool,
     /// When to try again to read functions that Redis did not let be read.
@@ -67,7 +83,14 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(reader: Reader, queue: Arc<Queue>, catalog: Arc<Published>, alarm: Alarm) -> Self {
+    pub(crate) fn new(
+        reader: Reader,
+        queue: Arc<Queue>,
+        catalog: Arc<Published>,
+        alarm: Alarm,
+        ledger: Arc<Ledger>,
+        tenants: watch::Receiver<Tenants>,
+    ) -> Self {
         let mut changes = catalog.set_changes();
         changes.mark_changed();
         Self {
@@ -75,10 +98,15 @@ impl Intake {
             queue,
             catalog,
             alarm,
+            ledger,
+            tenants,
             changes,
             all: ReadEnd::default(),
+            places: Vec::new(),
+            hints: Vec::new(),
             hot: ReadEnd::default(),
             hot_reads: 0,
+            turn: 0,
             is_in_doubt: true,
             look_again: None,
         }
@@ -89,15 +117,17 @@ impl Intake {
         self.is_in_doubt = true;
     }
 
-    /// Takes seats, then reads for them: what was lost, if anything may have been, and what is new otherwise.
+    /// Takes seats, then reads for them: what was lost, if anything may have been, and what is new otherwise. `waiting`
+    /// was read before, and comes first.
     pub(crate) async fn step(
         &mut self,
         seats: &Seats,
         flights: &Flights,
+        waiting: &mut VecDeque<Incoming>,
         stop: &CancellationToken,
     ) -> Result<Step, BrokerError> {
         self.renew().await?;
-        if self.all.functions().is_empty() {
+        if self.all.functions().is_empty() && waiting.is_empty() {
             tokio::select! {
                 _ = self.changes.changed() => self.changes.mark_changed(),
                 () = tokio::time::sleep(BLOCK) => {}
@@ -105,12 +135,22 @@ impl Intake {
             }
             return Ok(Step::Nothing);
         }
-        let taken = tokio::select! {
+        let mut taken = tokio::select! {
             taken = seats.take_up_to(BATCH_MAX) => taken,
             () = stop.cancelled() => return Ok(Step::Stop),
         };
         if self.alarm.lost.swap(false, Ordering::SeqCst) {
             self.reader.suspect_loss();
+        }
+        if self.ledger.is_shared() {
+            // Before anything is looked at, so that no end falls between the look and the wait.
+            self.ledger.bell.arm();
+            let free = taken.free_with(seats);
+            let admitted = self.ledger.admit(waiting, &mut taken, free, now());
+            if !admitted.is_empty() {
+                self.ledger.bell.disarm();
+                return Ok(Step::Seated(admitted));
+            }
         }
         let incoming = if self.reader.may_have_lost() {
             let in_flight = |function: &FunctionId, entry| flights.contains(function, entry);
@@ -119,20 +159,84 @@ impl Intake {
                 tracing::info!(calls = found.len(), "took up calls that were this host's and that nobody worked on");
             }
             found
+        } else if self.ledger.is_shared() {
+            return self.read_shared(seats, taken, waiting, stop).await;
         } else {
             self.read(taken.count()).await?
         };
         Ok(Step::Read(incoming, taken))
     }
 
+    /// Reads as far as shares and quotas let calls begin.
+    async fn read_shared(
+        &mut self,
+        seats: &Seats,
+        taken: Seat,
+        waiting: &VecDeque<Incoming>,
+        stop: &CancellationToken,
+    ) -> Result<Step, BrokerError> {
+        self.hints.iter_mut().for_each(|hint| hint.has_waiting = false);
+        for call in waiting {
+            if let Ok(place) = self.all.functions().binary_search(call.function()) {
+                self.hints[place].has_waiting = true;
+            }
+        }
+        let free = taken.free_with(seats);
+        let look = self.ledger.look(&self.places, free, now());
+        let is_untold = look.in_use.saturating_add(free) < seats.total();
+        let most = u32::try_from(taken.count()).unwrap_or(u32::MAX);
+        let look_at_all = self.hot_reads >= HOT_READS_MAX;
+        let plan = reading::plan(look, &self.hints, most, look_at_all, self.turn, BLOCK);
+        let Plan { portions, mut block, waits_for_an_end, held } = plan;
+        self.turn = self.turn.wrapping_add(1);
+        self.hot_reads = if block.is_some() || look_at_all { 0 } else { self.hot_reads + 1 };
+        self.ledger.note_held(self.places.iter().copied().zip(held), now());
+        if waits_for_an_end && is_untold {
+            block = block.map(|block| block.min(UNTOLD));
+        }
+        if !waits_for_an_end || block.is_none() {
+            self.ledger.bell.disarm();
+        }
+        if portions.is_empty() {
+            // Whoever else needs a seat must not wait for this.
+            drop(taken);
+            tokio::select! {
+                () = self.ledger.bell.rung() => {}
+                () = tokio::time::sleep(block.unwrap_or_default().min(UNTOLD)) => {}
+                () = stop.cancelled() => return Ok(Step::Stop),
+            }
+            return Ok(Step::Nothing);
+        }
+        let read = self.reader.read_portions(&self.all, &portions, block).await;
+        self.ledger.bell.disarm();
+        let incoming = read?;
+        self.note_shares(&portions, &incoming);
+        Ok(Step::Read(incoming, taken))
+    }
+
+    /// A function that filled its share probably has more.
+    fn note_shares(&mut self, portions: &[Portion], incoming: &[Incoming]) {
+        let mut brought = vec![0; self.hints.len()];
+        for calls in incoming.chunk_by(|a, b| a.function() == b.function()) {
+            if let Ok(place) = self.all.functions().binary_search(calls[0].function()) {
+                brought[place] = calls.len();
+            }
+        }
+        for portion in portions {
+            portion.functions.iter().for_each(|place| self.hints[*place].is_busy = brought[*place] >= portion.count);
+        }
+    }
+
     /// Takes changes of the catalog in. A function whose stream cannot be read is left out, so that the others can.
     async fn renew(&mut self) -> Result<(), BrokerError> {
         let is_due = self.look_again.is_some_and(|at| at <= Instant::now());
-        if !self.is_in_doubt && !is_due && !self.changes.has_changed().unwrap_or(false) {
+        let is_said_anew = self.tenants.has_changed().unwrap_or(false);
+        if !self.is_in_doubt && !is_due && !is_said_anew && !self.changes.has_changed().unwrap_or(false) {
             return Ok(());
         }
         self.changes.mark_unchanged();
-        let mut functions: Vec<FunctionId> = self.catalog.snapshot().functions().cloned().collect();
+        let catalog = self.catalog.snapshot().clone();
+        let mut functions: Vec<FunctionId> = catalog.functions().cloned().collect();
         let is_known =
             |function: &&FunctionId| !self.is_in_doubt && self.all.functions().binary_search(function).is_ok();
         let unsure: Vec<FunctionId> = functions.iter().filter(|function| !is_known(function)).cloned().collect();
@@ -145,6 +249,10 @@ impl Intake {
         functions.retain(|function| refused.iter().all(|(bad, _)| bad != function));
         self.is_in_doubt = false;
         self.look_again = (!refused.is_empty()).then(|| Instant::now() + BLOCK);
+        let quotas = |function: &FunctionId| catalog.get(function).map(|revision| revision.quotas).unwrap_or_default();
+        let loaded: Vec<(FunctionId, Quotas)> = functions.iter().map(|f| (f.clone(), quotas(f))).collect();
+        self.places = self.ledger.open(&loaded, &self.tenants.borrow_and_update(), now());
+        self.hints = vec![Hint::default(); functions.len()];
         self.all = ReadEnd::new(self.queue.keys(), functions);
         self.hot = ReadEnd::default();
         Ok(())
@@ -165,8 +273,8 @@ impl Intake {
     /// A function that filled its share probably has more.
     fn note_busy(&mut self, incoming: &[Incoming], share: usize, was_hot: bool) {
         // Redis answers stream by stream, so the calls of one function stand together.
-        let busy = incoming.chunk_by(|a, b| function_of(a) == function_of(b)).filter(|calls| calls.len() >= share);
-        let busy: Vec<&FunctionId> = busy.map(|calls| function_of(&calls[0])).collect();
+        let busy = incoming.chunk_by(|a, b| a.function() == b.function()).filter(|calls| calls.len() >= share);
+        let busy: Vec<&FunctionId> = busy.map(|calls| calls[0].function()).collect();
         if self.all.functions().len() == 1 || (busy.is_empty() && !was_hot) {
             return;
         }
@@ -177,9 +285,6 @@ impl Intake {
     }
 }
 
-fn function_of(incoming: &Incoming) -> &FunctionId {
-    match incoming {
-        Incoming::Call(delivery) => &delivery.call.function,
-        Incoming::Malformed(function, ..) => function,
-    }
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }

@@ -22,6 +22,7 @@ mod health;
 mod host;
 mod intake;
 mod keeper;
+mod ledger;
 mod loading;
 mod metrics;
 mod open_files;
@@ -29,6 +30,7 @@ mod peers;
 mod policy;
 mod promoter;
 mod quickness;
+mod reading;
 mod reloader;
 mod renewer;
 #[cfg(any(test, feature = "fuzz"))]

@@ -23,6 +23,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::catalog::Published;
 use crate::flights::Flights;
+use crate::ledger::Ledger;
 use exposition::Exposition;
 pub(crate) use function::{Ended, Fate, FunctionMetrics, LeaseLoss};
 use http::Requests;
@@ -65,7 +66,7 @@ pub struct Metrics {
     meter: Arc<Meter>,
     catalog: Arc<Published>,
     flights: Arc<Flights>,
-    seats: u32,
+    ledger: Arc<Ledger>,
     inquiry: Inquiry,
     started_s: f64,
 }
@@ -79,7 +80,7 @@ impl Metrics {
         broker: &BrokerConfig,
         catalog: Arc<Published>,
         flights: Arc<Flights>,
-        seats: u32,
+        ledger: Arc<Ledger>,
     ) -> Result<Arc<Self>, BrokerError> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
@@ -93,7 +94,7 @@ impl Metrics {
             meter: broker.meter.clone(),
             catalog,
             flights,
-            seats,
+            ledger,
             inquiry: Inquiry::new(broker)?,
             started_s: started.as_secs_f64(),
         }))
@@ -104,7 +105,7 @@ impl Metrics {
     /// # Errors
     /// [`BrokerError::BadUrl`].
     pub fn alone(broker: &BrokerConfig) -> Result<Arc<Self>, BrokerError> {
-        Self::of_host(broker, Arc::new(Published::new()), Arc::default(), 0)
+        Self::of_host(broker, Arc::new(Published::new()), Arc::default(), Arc::new(Ledger::new(0)))
     }
 
     /// Everything as OpenMetrics text, to its `# EOF`. It answers within little more than two seconds: what Redis does

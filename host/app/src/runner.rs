@@ -146,7 +146,11 @@ impl Runner {
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
                 let invocation = Invocation { call: call.clone(), limits: revision.limits, log, waits, services: None };
-                let executed = revision.component.execute_timed(invocation).await;
+                let attempt = revision.component.execute_timed(invocation);
+                let executed = match seat.cpu_meter() {
+                    Some(meter) => meter.run(attempt).await,
+                    None => attempt.await,
+                };
                 revision.metrics.ran(executed.timings);
                 executed.outcome
             }

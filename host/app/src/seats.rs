@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The permit for one attempt, or for several that are about to be split.
-pub(crate) struct Seat(OwnedSemaphorePermit);
+use crate::ledger::{CpuMeter, Entry};
+
+/// The permit for one attempt, or for several that are about to be split. The permit is free before it is out of the
+/// books: whoever is told that something has ended finds a seat.
+pub(crate) struct Seat(OwnedSemaphorePermit, Option<Entry>);
 
 impl Seat {
     /// How many attempts this permits.
@@ -13,9 +16,24 @@ impl Seat {
         self.0.num_permits()
     }
 
+    /// How many seats are free, if these count as free.
+    pub(crate) fn free_with(&self, seats: &Seats) -> u32 {
+        u32::try_from(self.count()).unwrap_or(u32::MAX).saturating_add(seats.free())
+    }
+
     /// Takes one seat out of this. None if there is none left.
     pub(crate) fn split_one(&mut self) -> Option<Seat> {
-        self.0.split(1).map(Seat)
+        self.0.split(1).map(|permit| Seat(permit, None))
+    }
+
+    /// The same, in the books.
+    pub(crate) fn entered(self, entry: Entry) -> Seat {
+        Seat(self.0, Some(entry))
+    }
+
+    /// What measures the CPU time of the attempt on it, if anybody limits that.
+    pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
+        self.1.as_ref().and_then(Entry::cpu_meter)
     }
 }
 
@@ -35,12 +53,16 @@ impl Seats {
         self.total
     }
 
+    /// How many are in nobody's hand.
+    pub(crate) fn free(&self) -> u32 {
+        u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX)
+    }
+
     /// Waits for a free seat, in turn, then takes as many more as are free, `most` in all.
     pub(crate) async fn take_up_to(&self, most: u32) -> Seat {
         let mut seats = self.one().await;
         for _ in 0..4 {
-            let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
-            let more = free.min(most.saturating_sub(1));
+            let more = self.free().min(most.saturating_sub(1));
             // Somebody may be quicker; then it is looked at again.
             match self.free.clone().try_acquire_many_owned(more) {
                 Ok(rest) => {
@@ -50,12 +72,12 @@ impl Seats {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
-        Seat(seats)
+        Seat(seats, None)
     }
 
     /// Takes a seat only if one is free.
     pub(crate) fn try_one(&self) -> Option<Seat> {
-        self.free.clone().try_acquire_owned().ok().map(Seat)
+        self.free.clone().try_acquire_owned().ok().map(|permit| Seat(permit, None))
     }
 
     async fn one(&self) -> OwnedSemaphorePermit {

@@ -17,6 +17,7 @@ use crate::backoff::{Backoff, Trouble};
 use crate::catalog::Published;
 use crate::flights::{Boarding, Flights};
 use crate::intake::Alarm;
+use crate::ledger::Ledger;
 use crate::peers::Roster;
 use crate::promoter::Due;
 use crate::runner::{Runner, ToSettler};
@@ -47,6 +48,7 @@ pub(crate) struct Sweeper {
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) seats: Seats,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) runner: Arc<Runner>,
     pub(crate) settler: ToSettler,
     pub(crate) alarm: Alarm,
@@ -148,7 +150,14 @@ impl Sweeper {
         agenda: &mut Agenda,
         stop: &CancellationToken,
     ) -> Result<Option<Duration>, BrokerError> {
-        let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(CLAIM_MAX).collect();
+        let room = self.ledger.room_of(function, Instant::now().into_std());
+        if room == 0 {
+            // Its tenant or itself has all that it may have. What was left behind waits like what is new, and holds up no
+            // other function.
+            return Ok(Some(OTHERS_PAUSE));
+        }
+        let most = CLAIM_MAX.min(room as usize);
+        let mut seats: Vec<Seat> = std::iter::from_fn(|| self.seats.try_one()).take(most).collect();
         if seats.is_empty() && agenda.left.contains_key(function) {
             let Some(seat) = self.seat_in_turn(stop).await else { return Ok(None) };
             seats.push(seat);
@@ -218,7 +227,9 @@ impl Sweeper {
         let claimed = std::mem::take(&mut swept.claimed);
         let count = claimed.len().min(seats.len());
         let boarded = claimed.into_iter().filter(|call| self.flights.board(call) == Boarding::Boarded);
-        let batch = boarded.zip(seats.drain(..count)).collect();
+        let now = Instant::now().into_std();
+        let entered = seats.drain(..count).map(|seat| self.ledger.enter(function, seat, now));
+        let batch = boarded.zip(entered).collect();
         self.runner.start(batch, &self.settler).await;
     }
 

@@ -35,6 +35,6 @@ pub use link::BrokerConfig;
 pub use meter::{Meter, Role, RoleCounts};
 pub use presence::{Cut, Presence, Seen, UPTIME_MIN};
 pub use queue::{Backlog, Queue, SweepPlan, Swept};
-pub use reader::{Delivery, Incoming, ReadEnd, ReadTime, Reader, ReaderWaker};
+pub use reader::{Delivery, Incoming, Portion, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use settle::{Settled, Settlement, Settler, Verdict};
 pub use standing::{Standing, Word};

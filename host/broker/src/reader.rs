@@ -50,6 +50,17 @@ pub enum Incoming {
     Malformed(FunctionId, Lease, Malformed),
 }
 
+impl Incoming {
+    /// The function whose stream it was read from.
+    #[must_use]
+    pub fn function(&self) -> &FunctionId {
+        match self {
+            Self::Call(delivery) => &delivery.call.function,
+            Self::Malformed(function, ..) => function,
+        }
+    }
+}
+
 /// The streams that are read, prepared once and used for many reads.
 #[derive(Debug, Default)]
 pub struct ReadEnd {
@@ -72,6 +83,15 @@ impl ReadEnd {
     pub fn functions(&self) -> &[FunctionId] {
         &self.functions
     }
+}
+
+/// What one of several reads asks for that are made in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portion {
+    /// The functions, by their places in the [`ReadEnd`].
+    pub functions: Vec<usize>,
+    /// The most new entries of each.
+    pub count: usize,
 }
 
 /// What reader and wakers share.
@@ -178,8 +198,50 @@ impl Reader {
         count: usize,
         block: Option<Duration>,
     ) -> Result<Vec<Incoming>, BrokerError> {
+        let read = self.command(&from.streams, count, block);
+        self.ask(from, Ask::One(read, block)).await
+    }
+
+    /// Reads each of these portions; waits for the first entry as [`Reader::read`] does if there is one portion, and not
+    /// at all if there are several.
+    ///
+    /// The future must be driven to its end, as that of [`Reader::read`].
+    ///
+    /// # Errors
+    /// As [`Reader::read`]. What some portions brought before another failed is then pending for this host, and found by
+    /// [`Reader::recover`].
+    pub async fn read_portions(
+        &mut self,
+        from: &ReadEnd,
+        portions: &[Portion],
+        block: Option<Duration>,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        let block = block.filter(|_| portions.len() == 1);
+        let read = |portion: &Portion| {
+            let streams: Vec<&String> = portion.functions.iter().map(|place| &from.streams[*place]).collect();
+            self.command(&streams, portion.count, block)
+        };
+        let ask = match portions {
+            [] => return Ok(Vec::new()),
+            [one] => Ask::One(read(one), block),
+            several => {
+                let mut pipe = redis::Pipeline::with_capacity(several.len());
+                several.iter().for_each(|portion| {
+                    pipe.add_command(read(portion));
+                });
+                Ask::Several(pipe)
+            }
+        };
+        let is_one = matches!(ask, Ask::One(..));
+        let answer = self.ask(from, ask).await;
+        // Redis has answered each by itself.
+        self.may_have_lost |= answer.is_err() && !is_one;
+        answer
+    }
+
+    async fn ask(&mut self, from: &ReadEnd, ask: Ask) -> Result<Vec<Incoming>, BrokerError> {
         self.wake.reading.store(true, SeqCst);
-        let answer = self.read_unless_woken(from, count, block).await;
+        let answer = self.ask_unless_woken(from, ask).await;
         self.wake.reading.store(false, SeqCst);
         if answer.is_err() {
             self.meter.failed(Role::Reader);
@@ -193,13 +255,9 @@ impl Reader {
         answer
     }
 
-    async fn read_unless_woken(
-        &mut self,
-        from: &ReadEnd,
-        count: usize,
-        block: Option<Duration>,
-    ) -> Result<Vec<Incoming>, BrokerError> {
+    async fn ask_unless_woken(&mut self, from: &ReadEnd, ask: Ask) -> Result<Vec<Incoming>, BrokerError> {
         let asked = self.wake.asked.load(SeqCst);
+        let block = ask.block();
         if asked != self.answered && block.is_some() {
             self.answered = asked;
             return Ok(Vec::new());
@@ -208,31 +266,50 @@ impl Reader {
             Some(open) => open.clone(),
             None => self.connect().await?,
         };
-        let read = self.command(from, count, block);
-        self.meter.sent(Role::Reader, 1);
-        let asked_at = Instant::now();
         let limit = block.unwrap_or_default() + WATCHDOG;
-        let answer = tokio::time::timeout(limit, connection.send_packed_command(&read))
-            .await
-            .map_err(|_| BrokerError::Unreachable(format!("a read was silent for {} s", limit.as_secs())))?;
-        self.answered = asked;
-        match answer.and_then(Value::extract_error)? {
-            Value::Nil => Ok(Vec::new()),
-            Value::Array(streams) => {
-                self.streams(from, streams, ReadTime { asked: asked_at, answered: Instant::now() })
+        let silent = |_| BrokerError::Unreachable(format!("a read was silent for {} s", limit.as_secs()));
+        let asked_at = Instant::now();
+        match ask {
+            Ask::One(read, _) => {
+                self.meter.sent(Role::Reader, 1);
+                let answer =
+                    tokio::time::timeout(limit, connection.send_packed_command(&read)).await.map_err(silent)?;
+                self.answered = asked;
+                let answer = answer.and_then(Value::extract_error)?;
+                self.incoming(from, answer, ReadTime { asked: asked_at, answered: Instant::now() })
             }
+            Ask::Several(reads) => {
+                let count = reads.len();
+                self.meter.sent(Role::Reader, count);
+                let answer = tokio::time::timeout(limit, connection.send_packed_commands(&reads, 0, count));
+                let answers = answer.await.map_err(silent)??;
+                self.answered = asked;
+                let read = ReadTime { asked: asked_at, answered: Instant::now() };
+                let mut incoming = Vec::new();
+                for answer in answers {
+                    incoming.extend(self.incoming(from, answer.extract_error()?, read)?);
+                }
+                Ok(incoming)
+            }
+        }
+    }
+
+    fn incoming(&self, from: &ReadEnd, answer: Value, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
+        match answer {
+            Value::Nil => Ok(Vec::new()),
+            Value::Array(streams) => self.streams(from, streams, read),
             other => Err(BrokerError::shape("XREADGROUP", &other)),
         }
     }
 
-    fn command(&self, from: &ReadEnd, count: usize, block: Option<Duration>) -> Cmd {
+    fn command<S: redis::ToRedisArgs>(&self, streams: &[S], count: usize, block: Option<Duration>) -> Cmd {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(self.host.as_str()).arg("COUNT").arg(count);
         if let Some(block) = block {
             read.arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
         }
-        read.arg("STREAMS").arg(&from.streams);
-        for _ in &from.streams {
+        read.arg("STREAMS").arg(streams);
+        for _ in streams {
             read.arg(">");
         }
         read
@@ -305,6 +382,21 @@ impl Reader {
         }
         self.may_have_lost = false;
         Ok(found)
+    }
+}
+
+/// What is said to Redis for one read.
+enum Ask {
+    One(Cmd, Option<Duration>),
+    Several(redis::Pipeline),
+}
+
+impl Ask {
+    fn block(&self) -> Option<Duration> {
+        match self {
+            Self::One(_, block) => *block,
+            Self::Several(_) => None,
+        }
     }
 }
 

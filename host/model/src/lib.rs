@@ -17,6 +17,7 @@ mod result;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod running;
+mod share;
 mod tenant;
 
 pub use call::{Call, Lease};
@@ -31,4 +32,5 @@ pub use outcome::{Outcome, Rejection, Reply};
 pub use quotas::{Over, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use running::{RunningCall, RunningState};
+pub use share::{Party, Shares};
 pub use tenant::{TenantPolicy, Tenants, Token};

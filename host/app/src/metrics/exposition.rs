@@ -19,6 +19,7 @@ use super::families::{self as of, Family};
 use super::function::{Durations, Ended, FunctionMetrics};
 use super::scrape::{Answers, Process, STATES};
 use super::{Metrics, Reload};
+use crate::ledger::Held;
 
 /// What one scrape shows.
 pub(super) struct Exposition {
@@ -108,12 +109,27 @@ impl Exposition {
 
     /// What this host holds, and what waits for it.
     fn load(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let seats = self.metrics.seats as usize;
+        let seats = self.metrics.ledger.seats() as usize;
         gauge(out, &of::IN_FLIGHT, self.in_flight)?;
         gauge(out, &of::SEATS, seats)?;
         // The reader has seats in its hand while it waits; those are free all the same. Each call in flight has one,
         // but for those that a read brought beyond the seats.
         gauge(out, &of::SEATS_FREE, seats.saturating_sub(self.in_flight))?;
+        let used = self.metrics.ledger.in_use();
+        gauges(out, &of::TENANT_SEATS, used.iter().map(|(tenant, seats)| ([("tenant", tenant.as_str())], *seats)))?;
+        let held: Vec<_> = self.metrics.ledger.held_for(std::time::Instant::now());
+        let held: Vec<_> = held.into_iter().map(|(function, times)| (function.to_string(), times)).collect();
+        let mut family = begin(out, &of::HELD)?;
+        for (function, times) in &held {
+            for held in Held::ALL {
+                let time = times[held as usize].as_secs_f64();
+                // Few functions are ever held back, and by few things.
+                if time > 0.0 {
+                    let labels = [("faas_name", function.as_str()), ("by", held.as_str())];
+                    family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&time, None)?;
+                }
+            }
+        }
         gauge(out, &of::LOADED, self.loaded.len())?;
 
         let queues = self.answers.iter().flat_map(|answers| &answers.queues);

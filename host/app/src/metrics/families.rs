@@ -46,6 +46,10 @@ pub(super) static LEASES_LOST: Family =
 pub(super) static IN_FLIGHT: Family = plain(Gauge, "baton_calls_in_flight", "Calls that this host holds");
 pub(super) static SEATS: Family = plain(Gauge, "baton_seats", "How many attempts may run here at once");
 pub(super) static SEATS_FREE: Family = plain(Gauge, "baton_seats_free", "Seats that no call has");
+pub(super) static TENANT_SEATS: Family =
+    plain(Gauge, "baton_tenant_seats_in_use", "Seats that the attempts of a tenant have, where seats are shared");
+pub(super) static HELD: Family =
+    seconds(Counter, "baton_calls_held", "For how long calls were held back by a quota or a share, by which");
 pub(super) static LOADED: Family = plain(Gauge, "baton_functions_loaded", "Functions that this host has loaded");
 pub(super) static DEPTH: Family = plain(Gauge, "baton_queue_depth", "Calls that no host has taken yet");
 pub(super) static OLDEST: Family =

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_broker::{BrokerConfig, QueueDepth, QueueLook, Verdict};
 use baton_engine::Timings;
-use baton_model::FunctionId;
+use baton_model::{FunctionId, Quotas, Tenants};
 
 use super::exposition::Exposition;
 use super::function::{Ended, Fate, LeaseLoss};
 use super::scrape::{Answers, Process};
 use super::{Metrics, Reload};
+use crate::ledger::Held;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -57,6 +58,13 @@ fn full() -> String {
     metrics.drain_began();
     metrics.host_offline("crashed");
     metrics.http_meter()("/v1/call/{function}", "POST", 200, 4 * MS);
+    let now = Instant::now();
+    let functions = ["acme/resize", "hello"].map(|name| (id(name), Quotas::default()));
+    let places = metrics.ledger.open(&functions, &Tenants::default(), now);
+    for held in Held::ALL {
+        metrics.ledger.note_held([(places[0], Some(held))].into_iter(), now);
+        metrics.ledger.note_held([(places[0], None)].into_iter(), now + MS);
+    }
     text(&metrics, &["acme/resize", "hello"], &["acme/resize", "hello"])
 }
 
@@ -218,6 +226,8 @@ fn labels_come_from_closed_sets_and_the_names_of_functions() {
     let known = outcomes.iter().copied().chain(["loaded", "refused", "removed"]).collect();
     assert_eq!(values.remove("outcome"), Some(known));
     assert_eq!(values.remove("reason"), Some(["crashed", "lapsed", "shutdown", "silent", "taken", "trap"].into()));
+    assert_eq!(values.remove("by"), Some(Held::ALL.map(Held::as_str).into()));
+    assert_eq!(values.remove("tenant"), Some(["acme", "default"].into()));
     let rest: Vec<&str> = values.into_keys().collect();
     let expected = [
         "http_request_method",
