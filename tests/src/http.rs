@@ -92,6 +92,14 @@ impl Http {
         self.ask(Method::GET, path, &[], "").await
     }
 
+    /// `GET` with these headers.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpAnswer> {
+        self.ask(Method::GET, path, headers, "").await
+    }
+
     /// `POST` with a body of JSON.
     ///
     /// # Errors

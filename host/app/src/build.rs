@@ -91,9 +91,8 @@ struct Shared {
 
 impl Host {
     /// Builds the parts and starts them; the address of HTTP is taken before any of them runs.
-    pub(crate) async fn start(config: HostConfig) -> anyhow::Result<Self> {
+    pub(crate) async fn start(mut config: HostConfig) -> anyhow::Result<Self> {
         open_files::raise();
-        let broker = &config.broker;
         let (news, news_inbox) = mpsc::channel(NEWS_MAX);
         let catalog = Arc::new(Published::new());
         let flights = Arc::new(Flights::default());
@@ -101,6 +100,8 @@ impl Host {
             .context("what is set for all tenants is wrong")?;
         let tenants = TenantFiles::read(config.plugins.clone(), config.rescan, rules)
             .with_context(|| format!("cannot look for tenants in the folder {}", config.plugins.display()))?;
+        config.broker.tenants = tenants.tenants();
+        let broker = &config.broker;
         let seats = Seats::new(if config.functions { config.seats } else { 0 });
         let ledger = Arc::new(Ledger::new(seats.total()));
         let shared = Shared {
@@ -126,7 +127,6 @@ impl Host {
         let (record_written, record_seen) = watch::channel(0);
         let entrants = TaskTracker::new();
         let front = Front {
-            host: shared.id.clone(),
             queue: shared.queue.clone(),
             presence: shared.presence.clone(),
             catalog: shared.catalog.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
 use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts, PayloadLimit};
-use baton_model::{HostId, HostState, ReplyTo, Tenants};
+use baton_model::{HostState, ReplyTo, Tenants};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,6 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// What the gateway's view of the host is made from.
 pub(crate) struct Front {
-    pub(crate) host: HostId,
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
@@ -44,7 +43,8 @@ impl Front {
     /// If the address cannot be had; the message names it and the mend.
     pub(crate) async fn bind(self, config: GatewayConfig, broker: &BrokerConfig) -> anyhow::Result<Bound> {
         let config = GatewayConfig { body_bytes_max: broker.payload_bytes_max, ..config };
-        let reply = ReplyTo::parse(&format!("http-{}", self.host)).expect("a host id of ours is short and printable");
+        let reply = format!("http-{:016x}", rand::random::<u64>());
+        let reply = ReplyTo::parse(&reply).expect("it is short and printable");
         let parts = Parts {
             caller: Arc::new(Caller::new(broker, reply)?),
             presence: self.presence.clone(),

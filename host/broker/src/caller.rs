@@ -1,14 +1,14 @@
 //! The caller's side: send a call, wait for its result. What a client in any language does, in Rust.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use baton_model::{CallId, FunctionId, ReplyTo, ResultDocument};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use redis::aio::PubSub;
-use redis::{Client, Value, cmd};
+use redis::aio::{PubSubSink, PubSubStream};
+use redis::{Value, cmd};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -56,12 +56,17 @@ pub struct Caller {
     listening: tokio::sync::Mutex<Option<Listening>>,
 }
 
-/// The task that listens; it ends with the caller.
-struct Listening(JoinHandle<()>);
+/// A subscription to the channels of the functions that were called, and the task that hears them; it ends with the
+/// caller. Each channel is subscribed to by its name and none by a pattern: a tenant's Redis user may listen to no other.
+struct Listening {
+    sink: PubSubSink,
+    topics: HashSet<u64>,
+    task: JoinHandle<()>,
+}
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -125,8 +130,8 @@ struct Results {
 }
 
 impl Caller {
-    /// A caller that listens under suffixes that start with `reply`, which is at most 100 bytes long. It connects on
-    /// first use.
+    /// A caller that listens under suffixes `<tenant>.<reply>.<n>`, so that each tenant's notices go to channels of its
+    /// own; `reply` is at most 40 bytes long. It connects on first use.
     ///
     /// # Errors
     /// [`BrokerError::BadUrl`].
@@ -181,11 +186,11 @@ impl Caller {
         payload: &[u8],
         options: &SendOptions,
     ) -> Result<Accepted, BrokerError> {
-        if let Err(error) = self.subscribed().await {
+        let topic = self.topic(function)?;
+        if let Err(error) = self.subscribed(&topic).await {
             // The result can be read without a notice; it only takes longer.
             tracing::debug!(%error, "cannot subscribe, reading the result key instead");
         }
-        let topic = self.topic(function)?;
         let id = self.add(function, payload, options, Some(&topic.reply)).await?;
         Ok(Accepted { function: function.clone(), place: Waiting::register(&self.waiting, (topic.number, id)) })
     }
@@ -255,8 +260,8 @@ impl Caller {
             return Ok(topic.clone());
         }
         let number = topics.len() as u64;
-        let reply = ReplyTo::parse(&format!("{}.{number}", self.reply))
-            .ok_or_else(|| BrokerError::Refused(format!("the reply suffix {} is longer than 100 bytes", self.reply)))?;
+        let reply = ReplyTo::parse(&format!("{}.{}.{number}", function.tenant(), self.reply))
+            .ok_or_else(|| BrokerError::Refused(format!("the reply suffix {} is longer than 40 bytes", self.reply)))?;
         let topic = Topic { number, reply };
         topics.insert(function.clone(), topic.clone());
         Ok(topic)
@@ -298,41 +303,49 @@ impl Caller {
         Ok(options.id.clone().unwrap_or(entry))
     }
 
-    async fn subscribed(&self) -> Result<(), BrokerError> {
-        let mut listening = self.listening.lock().await;
-        if listening.as_ref().is_none_or(|task| task.0.is_finished()) {
-            *listening = Some(self.listen().await?);
+    async fn subscribed(&self, topic: &Topic) -> Result<(), BrokerError> {
+        let mut slot = self.listening.lock().await;
+        if slot.as_ref().is_none_or(|listening| listening.task.is_finished()) {
+            *slot = Some(self.listen().await?);
+        }
+        let Some(listening) = slot.as_mut().filter(|listening| !listening.topics.contains(&topic.number)) else {
+            return Ok(());
+        };
+        let subscribe = listening.sink.subscribe(self.keys.reply_channel(&topic.reply));
+        let silent = |_| BrokerError::Unreachable("a subscription was not confirmed in time".to_owned());
+        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe).await.map_err(silent);
+        match subscribed.and_then(|answer| answer.map_err(BrokerError::from)) {
+            Ok(()) => _ = listening.topics.insert(topic.number),
+            Err(error) => {
+                // What Redis does not want is no reason not to hear what else comes.
+                if error.is_connection() {
+                    *slot = None;
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
 
     async fn listen(&self) -> Result<Listening, BrokerError> {
-        let prefix = format!("{}.", self.keys.reply_channel(&self.reply));
-        let subscription = subscribe(self.link.client(), &prefix).await?;
-        let waiting = self.waiting.clone();
-        let task = tokio::spawn(async move {
-            let mut messages = subscription.into_on_message();
-            while let Some(message) = messages.next().await {
-                let topic = message.get_channel_name().strip_prefix(&prefix).and_then(|number| number.parse().ok());
-                if let Some(topic) = topic {
-                    waiting.deliver_all(topic, Bytes::copy_from_slice(message.get_payload_bytes()));
-                }
-            }
-            // Without the subscription every wait goes on by reading result keys.
-            waiting.all_silent();
-        });
-        Ok(Listening(task))
+        let silent = |_| BrokerError::Unreachable("a subscription could not be made in time".to_owned());
+        let connect = timeout(SUBSCRIBE_TIMEOUT, self.link.client().get_async_pubsub()).await;
+        let (sink, messages) = connect.map_err(silent)??.split();
+        let task = tokio::spawn(hear(messages, self.waiting.clone()));
+        Ok(Listening { sink, topics: HashSet::new(), task })
     }
 }
 
-/// Hears every channel that starts with `prefix`.
-async fn subscribe(client: &Client, prefix: &str) -> Result<PubSub, BrokerError> {
-    let silent = |_| BrokerError::Unreachable("a subscription was not confirmed in time".to_owned());
-    let mut subscription = timeout(SUBSCRIBE_TIMEOUT, client.get_async_pubsub()).await.map_err(silent)??;
-    let literal = prefix.chars().flat_map(|c| "*?[]\\".contains(c).then_some('\\').into_iter().chain([c]));
-    let pattern: String = literal.chain(['*']).collect();
-    timeout(SUBSCRIBE_TIMEOUT, subscription.psubscribe(pattern)).await.map_err(silent)??;
-    Ok(subscription)
+/// Delivers what comes on the channels, each of which ends with the number of its topic.
+async fn hear(mut messages: PubSubStream, waiting: Arc<Waiting>) {
+    while let Some(message) = messages.next().await {
+        let topic = message.get_channel_name().rsplit('.').next().and_then(|number| number.parse().ok());
+        if let Some(topic) = topic {
+            waiting.deliver_all(topic, Bytes::copy_from_slice(message.get_payload_bytes()));
+        }
+    }
+    // Without the subscription every wait goes on by reading result keys.
+    waiting.all_silent();
 }
 
 impl Waiting {

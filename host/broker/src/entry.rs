@@ -1,7 +1,8 @@
 //! Text becomes types: a stream entry's fields are read into a [`Call`] here, once, or refused with the reason.
 
-use baton_model::{Call, CallId, EntryId, FunctionId, ReplyTo};
+use baton_model::{Call, CallId, EntryId, FunctionId, ReplyTo, Tenants, is_own_reply};
 use bytes::Bytes;
+use tokio::sync::watch;
 
 /// The most headers that one call may carry.
 const HEADERS_MAX: usize = 64;
@@ -15,6 +16,8 @@ pub enum MalformedReason {
     Malformed,
     /// The payload is larger than allowed.
     Oversize,
+    /// The notice would go to a channel that is not the tenant's own.
+    BadReply,
 }
 
 impl MalformedReason {
@@ -24,6 +27,7 @@ impl MalformedReason {
         match self {
             Self::Malformed => "malformed",
             Self::Oversize => "oversize",
+            Self::BadReply => "bad-reply",
         }
     }
 }
@@ -41,6 +45,28 @@ pub struct Malformed {
     pub reason: MalformedReason,
     /// The field, the rule and the mend, for people.
     pub detail: String,
+}
+
+/// What entries are held against, whoever's they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) tenants: watch::Receiver<Tenants>,
+}
+
+/// What the entries of one function are held against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) own_replies_only: bool,
+}
+
+impl Rules {
+    /// As they are now.
+    pub(crate) fn of(&self, function: &FunctionId) -> Rule {
+        let own_replies_only = self.tenants.borrow().of(function.tenant()).own_replies_only;
+        Rule { payload_bytes_max: self.payload_bytes_max, own_replies_only }
+    }
 }
 
 /// What a single field may be wrong in.
@@ -62,12 +88,8 @@ struct Fields {
 }
 
 /// Reads one entry of `function`'s stream. `fields` are names and values in turn.
-pub(crate) fn read(
-    function: &FunctionId,
-    entry: EntryId,
-    fields: Vec<Vec<u8>>,
-    payload_bytes_max: usize,
-) -> Result<Call, Malformed> {
+pub(crate) fn read(function: &FunctionId, entry: EntryId, fields: Vec<Vec<u8>>, rule: Rule) -> Result<Call, Malformed> {
+    let Rule { payload_bytes_max, own_replies_only } = rule;
     let mut read = Fields::default();
     let mut fault: Option<(MalformedReason, String)> = None;
     let mut rest = fields.into_iter();
@@ -87,6 +109,15 @@ pub(crate) fn read(
     if fault.is_none() && read.payload.is_none() {
         let detail = "the field `payload` is missing; it holds the input, and may be empty".to_owned();
         fault = Some((MalformedReason::Malformed, detail));
+    }
+    if own_replies_only && let Some(reply) = read.reply.take_if(|reply| !is_own_reply(function.tenant(), reply)) {
+        let tenant = function.tenant();
+        let detail = format!(
+            "the field `reply` is {:?}; notices of the tenant {tenant} go to channels that start with `{tenant}.` alone",
+            shortened(reply.as_str())
+        );
+        // Nobody is told: whose channel it is, is in doubt.
+        fault = Some((MalformedReason::BadReply, detail));
     }
     // A host that puts a call back writes its id down, whosever it is; only one that Redis gave has that form.
     let is_own = |id: &CallId| read.accepted_ms.is_none() || EntryId::parse(id.as_str()).is_none();
@@ -237,8 +268,12 @@ mod tests {
     type RawFields<'a> = &'a [(&'a str, &'a [u8])];
 
     fn read_fields(fields: RawFields<'_>) -> Result<Call, Malformed> {
+        read_under(Rule { payload_bytes_max: 16, own_replies_only: false }, fields)
+    }
+
+    fn read_under(rule: Rule, fields: RawFields<'_>) -> Result<Call, Malformed> {
         let flat = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
-        read(&"default/echo".parse().unwrap(), EntryId::parse("1700000000000-3").unwrap(), flat, 16)
+        read(&"default/echo".parse().unwrap(), EntryId::parse("1700000000000-3").unwrap(), flat, rule)
     }
 
     #[test]
@@ -305,6 +340,19 @@ mod tests {
             let fault = read_fields(fields).unwrap_err();
             assert_eq!(fault.reason, MalformedReason::Malformed);
             assert!(fault.detail.contains(expected), "{fields:?}: {}", fault.detail);
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_be_held_to_reply_channels_of_its_own() {
+        let rule = Rule { payload_bytes_max: 16, own_replies_only: true };
+        let read = |reply: &[u8]| read_under(rule, &[("payload", b""), ("reply", reply)]);
+        assert_eq!(read(b"default.me").unwrap().reply.unwrap().as_str(), "default.me");
+        assert!(read_under(rule, &[("payload", b"")]).is_ok(), "no notice is wanted");
+        let oversize = read_under(rule, &[("payload", &[0; 17]), ("reply", b"other.me")]).unwrap_err();
+        for fault in [read(b"other.me").unwrap_err(), read(b"defaults").unwrap_err(), oversize] {
+            assert_eq!((fault.reason, fault.reply), (MalformedReason::BadReply, None), "{}", fault.detail);
+            assert!(fault.detail.contains("start with `default.` alone"), "{}", fault.detail);
         }
     }
 

@@ -3,7 +3,7 @@
 //! All keys of one function share the hash tag `{tenant/function}`, so that one script can touch them in Redis Cluster.
 //! A name has no brace, colon or slash in it, so a tenant cannot reach another's keys by choosing a name.
 
-use baton_model::{CallId, FunctionId, HostId, ReplyTo};
+use baton_model::{CallId, FunctionId, HostId, Name, ReplyTo};
 
 /// The consumer group of all hosts.
 pub(crate) const GROUP: &str = "hosts";
@@ -140,6 +140,21 @@ impl Keys {
     /// A pattern that the health channel of every function matches.
     pub(crate) fn health_pattern(&self) -> String {
         format!("{}:worker:health:*", self.prefix)
+    }
+
+    /// A pattern that every call stream of a tenant matches, and no key of another's.
+    pub(crate) fn calls_of(&self, tenant: &Name) -> String {
+        format!("{}:{{{tenant}/*}}:calls", self.prefix)
+    }
+
+    /// A pattern that every result of a tenant matches, and no key of another's.
+    pub(crate) fn results_of(&self, tenant: &Name) -> String {
+        format!("{}:{{{tenant}/*}}:result:*", self.prefix)
+    }
+
+    /// A pattern that every reply channel of a tenant's own matches.
+    pub(crate) fn replies_of(&self, tenant: &Name) -> String {
+        format!("{}:reply:{tenant}.*", self.prefix)
     }
 
     /// A pattern that every call stream matches.

@@ -3,6 +3,7 @@
 //! The only room that names the redis crate. It knows nothing of functions but their names, and nothing of wasm:
 //! it moves calls and keeps the promise that each gets exactly one terminal result.
 
+mod acl;
 mod admin;
 mod ask;
 mod caller;
@@ -23,6 +24,7 @@ mod script;
 mod settle;
 mod standing;
 
+pub use acl::tenant_acl;
 pub use admin::{Admin, QueueDepth, QueueLook};
 pub use caller::{Accepted, Caller, SendOptions};
 pub use doctor::ServerFacts;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use baton_model::Tenants;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value, cmd};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::BrokerError;
+use crate::entry::Rules;
 use crate::keys::Keys;
 use crate::meter::{Meter, Role};
 
@@ -39,6 +41,8 @@ pub struct BrokerConfig {
     pub result_ttl: Duration,
     /// The largest payload that a call may have.
     pub payload_bytes_max: usize,
+    /// What is said about tenants: whose notices may go where.
+    pub tenants: watch::Receiver<Tenants>,
     /// Where what is said to Redis is counted.
     pub meter: Arc<Meter>,
 }
@@ -53,11 +57,18 @@ impl BrokerConfig {
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(3600),
             payload_bytes_max: 1 << 20,
+            tenants: watch::channel(Tenants::default()).1,
             meter: Arc::default(),
         }
     }
 
-    pub(crate) fn keys(&self) -> Keys {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules { payload_bytes_max: self.payload_bytes_max, tenants: self.tenants.clone() }
+    }
+
+    /// Makes the keys and channels.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
         Keys::new(&self.prefix)
     }
 

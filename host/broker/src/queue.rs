@@ -7,6 +7,7 @@ use baton_model::{EntryId, FunctionId, HostId};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
+use crate::entry::Rules;
 use crate::keys::{GROUP, Keys, Notice};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
@@ -62,7 +63,7 @@ pub struct Queue {
     link: Link,
     keys: Keys,
     lease: Duration,
-    payload_bytes_max: usize,
+    rules: Rules,
     sweep: Lua,
     promote: Lua,
     leave: Lua,
@@ -79,7 +80,7 @@ impl Queue {
             link: Link::new(config.client()?).counted(config, Role::Queue),
             keys: config.keys(),
             lease: config.lease,
-            payload_bytes_max: config.payload_bytes_max,
+            rules: config.rules(),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             promote: Lua::new(include_str!("scripts/promote.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
@@ -210,7 +211,7 @@ impl Queue {
         match parts {
             Ok([id, Value::Int(claims), fields]) => {
                 let claims = u32::try_from(claims).unwrap_or(u32::MAX);
-                parse_entry(function, Value::Array(vec![id, fields]), claims, None, self.payload_bytes_max)
+                parse_entry(function, Value::Array(vec![id, fields]), claims, None, self.rules.of(function))
             }
             other => Err(BrokerError::shape("sweep.lua", &other)),
         }
@@ -318,7 +319,6 @@ impl Queue {
         host: &HostId,
         function: &FunctionId,
         in_flight: impl Fn(&FunctionId, EntryId) -> bool,
-        payload_bytes_max: usize,
     ) -> Result<Vec<Incoming>, BrokerError> {
         let stream = self.keys.calls(function);
         let mut found = Vec::new();
@@ -334,7 +334,7 @@ impl Queue {
             from = format!("({last}");
             let full = page.len() == PAGE;
             for id in page.iter().filter_map(|(id, ..)| EntryId::parse(id)).filter(|id| !in_flight(function, *id)) {
-                found.extend(self.entry(function, &stream, id, payload_bytes_max).await?);
+                found.extend(self.entry(function, &stream, id).await?);
             }
             if !full {
                 return Ok(found);
@@ -342,13 +342,7 @@ impl Queue {
         }
     }
 
-    async fn entry(
-        &self,
-        function: &FunctionId,
-        stream: &str,
-        id: EntryId,
-        payload_bytes_max: usize,
-    ) -> Result<Option<Incoming>, BrokerError> {
+    async fn entry(&self, function: &FunctionId, stream: &str, id: EntryId) -> Result<Option<Incoming>, BrokerError> {
         let mut look = redis::pipe();
         look.cmd("XRANGE").arg(stream).arg(id.to_string()).arg(id.to_string());
         look.cmd("HGET").arg(self.keys.claims(function)).arg(id.to_string());
@@ -358,7 +352,7 @@ impl Queue {
         };
         let claims: Option<u32> = redis::from_redis_value(claims).unwrap_or(None);
         match entry {
-            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), None, payload_bytes_max),
+            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), None, self.rules.of(function)),
             None => {
                 // Somebody deleted the entry while it was pending. There is no call any more.
                 let mut forget = redis::pipe();

@@ -12,7 +12,7 @@ use baton_model::{Call, EntryId, FunctionId, HostId, Lease};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Value, cmd};
 
-use crate::entry::{self, Malformed};
+use crate::entry::{self, Malformed, Rule, Rules};
 use crate::keys::{GROUP, Keys, reader_name};
 use crate::link::{BrokerConfig, Link, open_blocking};
 use crate::meter::{Meter, Role};
@@ -109,7 +109,7 @@ struct Wake {
 pub struct Reader {
     client: Client,
     host: HostId,
-    payload_bytes_max: usize,
+    rules: Rules,
     connection: Option<MultiplexedConnection>,
     meter: Arc<Meter>,
     wake: Arc<Wake>,
@@ -163,7 +163,7 @@ impl Reader {
         let reader = Self {
             client,
             host,
-            payload_bytes_max: config.payload_bytes_max,
+            rules: config.rules(),
             connection: None,
             meter: config.meter.clone(),
             wake,
@@ -355,8 +355,9 @@ impl Reader {
                 return Err(BrokerError::shape("XREADGROUP", &"a stream that was not asked for"));
             };
             out.reserve(entries.len());
+            let rule = self.rules.of(function);
             for entry in entries {
-                out.extend(parse_entry(function, entry, 0, Some(read), self.payload_bytes_max)?);
+                out.extend(parse_entry(function, entry, 0, Some(read), rule)?);
             }
         }
         Ok(out)
@@ -378,7 +379,7 @@ impl Reader {
         }
         let mut found = Vec::new();
         for function in &from.functions {
-            found.extend(queue.pending_of(&self.host, function, &in_flight, self.payload_bytes_max).await?);
+            found.extend(queue.pending_of(&self.host, function, &in_flight).await?);
         }
         self.may_have_lost = false;
         Ok(found)
@@ -406,7 +407,7 @@ pub(crate) fn parse_entry(
     entry: Value,
     claims: u32,
     read: Option<ReadTime>,
-    payload_bytes_max: usize,
+    rule: Rule,
 ) -> Result<Option<Incoming>, BrokerError> {
     let Value::Array(parts) = entry else { return Err(BrokerError::shape("a stream read", &entry)) };
     let mut parts = parts.into_iter();
@@ -418,7 +419,7 @@ pub(crate) fn parse_entry(
     let Value::Array(fields) = fields else { return Ok(None) };
     let fields = fields.into_iter().map(into_bytes).collect::<Result<_, _>>()?;
     let lease = Lease { entry: id, claims };
-    Ok(Some(match entry::read(function, id, fields, payload_bytes_max) {
+    Ok(Some(match entry::read(function, id, fields, rule) {
         Ok(mut call) => {
             call.attempt = call.attempt.saturating_add(claims);
             Incoming::Call(Delivery { call: Arc::new(call), lease, read })

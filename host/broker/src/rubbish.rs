@@ -3,22 +3,30 @@
 
 #![allow(clippy::missing_panics_doc, reason = "to panic is how this says that something does not hold")]
 
-use baton_model::{EntryId, FunctionId};
+use baton_model::{EntryId, FunctionId, is_own_reply};
 
-use crate::entry;
+use crate::entry::{self, Rule};
 
 const PAYLOAD_BYTES_MAX: usize = 64;
 
 /// One entry, whose names and values are the parts of `bytes` between zeros: it is a call within its limits, or refused
 /// with a reason that is short and harmless.
 pub fn entry(bytes: &[u8]) {
+    for own_replies_only in [false, true] {
+        entry_under(Rule { payload_bytes_max: PAYLOAD_BYTES_MAX, own_replies_only }, bytes);
+    }
+}
+
+fn entry_under(rule: Rule, bytes: &[u8]) {
     let fields: Vec<Vec<u8>> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let entry = EntryId::parse("1795220024366-0").expect("an entry's id");
     let function: FunctionId = "acme/resize".parse().expect("a function");
-    match entry::read(&function, entry, fields, PAYLOAD_BYTES_MAX) {
+    match entry::read(&function, entry, fields, rule) {
         Ok(call) => {
             assert_eq!(call.function, function, "whose call it is the key says, and nothing in the entry");
             assert!(call.payload.len() <= PAYLOAD_BYTES_MAX && call.headers.len() <= 64 && call.attempt >= 1);
+            let is_own = |reply: &_| is_own_reply(function.tenant(), reply);
+            assert!(!rule.own_replies_only || call.reply.as_ref().is_none_or(is_own), "{:?}", call.reply);
             let harmless = |text: &str| text.len() <= 4096 && !text.chars().any(char::is_control);
             assert!(harmless(&call.media_type) && harmless(call.id.as_str()));
             for (name, value) in &call.headers {

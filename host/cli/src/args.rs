@@ -1,11 +1,13 @@
 //! What may be typed. Text becomes types here; what it means is the commands'.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId};
+use baton_model::{CallId, FunctionId, Name};
 use clap::{Parser, Subcommand};
+
+use crate::settings::Settings;
 
 /// Functions in WebAssembly, called through Redis, replaced while they run.
 #[derive(Debug, Parser)]
@@ -47,6 +49,9 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Say what a host would say of a component
     Check(Check),
+    /// Who the tenants are, their tokens for HTTP, and their Redis users
+    #[command(subcommand)]
+    Tenant(Tenant),
     /// Look for what would keep Baton from working well here, and say how to mend it
     Doctor(Doctor),
     /// Compile one component from standard input: hosts start this, people do not
@@ -182,6 +187,86 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenant {
+    /// Make a tenant: its folder, and a tenant.toml in it
+    Add(TenantAdd),
+    /// Make a token for HTTP, and print it this once; or take one away
+    Token(TenantToken),
+    /// List the tenants, how many functions each has, and its tokens
+    Ls(TenantLs),
+    /// Print the line that makes a Redis user for a tenant, who may call its functions and read their results
+    Acl(TenantAcl),
+}
+
+/// The folder of functions, for commands that do nothing else with it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PluginsDir {
+    /// The folder of functions [default: plugins]
+    #[arg(long = "plugins", id = "plugins_dir", value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl PluginsDir {
+    /// The folder that was typed, or else the one that is set.
+    pub(crate) fn dir<'a>(&'a self, settings: &'a Settings) -> &'a Path {
+        self.dir.as_deref().unwrap_or_else(|| settings.plugins())
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TenantAdd {
+    #[command(flatten)]
+    pub(crate) plugins: PluginsDir,
+    /// The tenant's name
+    pub(crate) name: Name,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TenantToken {
+    #[command(flatten)]
+    pub(crate) plugins: PluginsDir,
+    /// The tenant
+    #[arg(required_unless_present = "operator", conflicts_with = "operator")]
+    pub(crate) tenant: Option<Name>,
+    /// A token for operators, who see everything; its hash goes into the settings file
+    #[arg(long)]
+    pub(crate) operator: bool,
+    /// What people call the token [default: token, token-2, …]
+    #[arg(long, value_name = "NAME", conflicts_with = "remove")]
+    pub(crate) name: Option<String>,
+    /// After how long it is no longer taken, such as 90d [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "remove")]
+    pub(crate) expires: Option<Duration>,
+    /// Take the token of this name away
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub(crate) remove: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TenantLs {
+    #[command(flatten)]
+    pub(crate) plugins: PluginsDir,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TenantAcl {
+    /// The tenant
+    pub(crate) tenant: Name,
+    /// The name of the Redis user [default: the tenant's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 impl Command {
     /// The data directory in the command's own words, where it has such words.
     pub(crate) fn data_dir(&self) -> Option<&PathBuf> {
@@ -190,7 +275,7 @@ impl Command {
             Self::Get(get) => get.dir.data.as_ref(),
             Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
-            Self::Call(_) | Self::Send(_) | Self::Check(_) | Self::CompileWorker => None,
+            Self::Call(_) | Self::Send(_) | Self::Check(_) | Self::Tenant(_) | Self::CompileWorker => None,
         }
     }
 }

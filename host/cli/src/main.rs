@@ -6,6 +6,7 @@ mod data;
 mod exit;
 mod logging;
 mod settings;
+mod token_file;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ async fn dispatch(args: Args) -> anyhow::Result<Exit> {
         Command::Get(get) => commands::get::run(&common, &get).await,
         Command::Ps(ps) => commands::ps::run(&common, &ps).await,
         Command::Check(check) => commands::check::run(&common, &check).await,
+        Command::Tenant(tenant) => commands::tenant::run(&common, &tenant),
         Command::Doctor(doctor) => commands::doctor::run(&common, &doctor).await,
         Command::CompileWorker => commands::compile_worker::run(),
     }

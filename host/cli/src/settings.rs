@@ -353,6 +353,11 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The settings file: the one that was named, or the one that is read if it is there.
+pub(crate) fn file(common: &Common) -> PathBuf {
+    common.config.clone().unwrap_or_else(|| PathBuf::from(FILE))
+}
+
 /// What `RUST_LOG` says, if anything.
 pub(crate) fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty())

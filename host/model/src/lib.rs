@@ -33,4 +33,4 @@ pub use quotas::{Over, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use running::{RunningCall, RunningState};
 pub use share::{Party, Shares};
-pub use tenant::{TenantPolicy, Tenants, Token};
+pub use tenant::{TenantPolicy, Tenants, Token, is_own_reply};

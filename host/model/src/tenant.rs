@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{Digest, Name, Over, Quotas};
+use crate::{Digest, Name, Over, Quotas, ReplyTo};
 
 /// Everything that is said about one tenant and that is not about one of its functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,12 @@ impl Default for TenantPolicy {
     fn default() -> Self {
         Self { weight: 1, quotas: Quotas::default(), over: Over::Wait, tokens: Vec::new(), own_replies_only: false }
     }
+}
+
+/// Whether this is a reply channel of the tenant's own: its suffix starts with the tenant's name and a dot.
+#[must_use]
+pub fn is_own_reply(tenant: &Name, reply: &ReplyTo) -> bool {
+    reply.as_str().strip_prefix(tenant.as_str()).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// A bearer token, as it is kept: a name for people, and what the token's bytes hash to. A token is made from 256 random
@@ -68,5 +74,19 @@ impl Tenants {
     /// Everyone about whom something is said, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Arc<TenantPolicy>)> {
         self.said.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_channel_is_ones_own_if_it_starts_with_ones_whole_name() {
+        let is_own = |reply: &str| is_own_reply(&Name::parse("acme").unwrap(), &ReplyTo::parse(reply).unwrap());
+        assert!(is_own("acme.me") && is_own("acme."));
+        for other in ["acme", "acme2.me", "acm.me", "other.acme.me", "Acme.me"] {
+            assert!(!is_own(other), "{other}");
+        }
     }
 }

@@ -4,3 +4,4 @@ mod calls;
 mod http;
 mod looks;
 mod readme;
+mod tenants;

@@ -53,10 +53,11 @@ pub(crate) enum Ended {
     HandedBack,
     Malformed,
     Oversize,
+    BadReply,
 }
 
 impl Ended {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Ok,
         Self::Rejected,
         Self::Retry,
@@ -72,6 +73,7 @@ impl Ended {
         Self::HandedBack,
         Self::Malformed,
         Self::Oversize,
+        Self::BadReply,
     ];
 
     /// The end of an attempt, or of a call that was not given one.
@@ -97,6 +99,7 @@ impl Ended {
         match reason {
             MalformedReason::Malformed => Self::Malformed,
             MalformedReason::Oversize => Self::Oversize,
+            MalformedReason::BadReply => Self::BadReply,
         }
     }
 
@@ -127,6 +130,7 @@ impl Ended {
             Self::HandedBack => "handed-back",
             Self::Malformed => "malformed",
             Self::Oversize => "oversize",
+            Self::BadReply => "bad-reply",
         }
     }
 
@@ -148,7 +152,8 @@ impl Ended {
             | Self::SentTwice
             | Self::HandedBack
             | Self::Malformed
-            | Self::Oversize => false,
+            | Self::Oversize
+            | Self::BadReply => false,
         }
     }
 }

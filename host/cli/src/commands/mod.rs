@@ -9,3 +9,4 @@ pub(crate) mod get;
 pub(crate) mod ps;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod tenant;
