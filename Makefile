@@ -13,7 +13,7 @@ BUILD_HOST = cargo build --release --workspace --bin baton
 PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.toml))
 EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
 # The guests that tests alone need; they stay in the target folder.
-GUESTS = --package hostile --package http-guest --package scratch-guest
+GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest
 BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help

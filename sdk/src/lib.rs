@@ -45,6 +45,12 @@
 //! crate (feature `tracing`, reexported as `baton_sdk::tracing`) send their records to the host, with no set-up. A
 //! function that logs nothing does not import the host's logging, if it is built with `lto = true`.
 //!
+//! # Beyond the call
+//!
+//! Settings ([`config`]), buckets of keys and values that outlive a call ([`keyvalue`]) and calls of other functions
+//! ([`calls`]) are there when the function's manifest grants them. A component that uses what was not granted is refused
+//! when it is loaded; one that does not use a thing does not ask for it.
+//!
 //! # Small and fast functions
 //!
 //! Whatever a component imports costs time on every call. Rust's standard library imports the command-line part of WASI
@@ -67,10 +73,13 @@ compile_error!("a Baton function is a WASI 0.2 component; build it with `--targe
 #[cfg(all(target_os = "wasi", target_env = "p2"))]
 #[doc(hidden)]
 pub mod bindings;
+pub mod calls;
+pub mod config;
 mod context;
 #[cfg(all(target_os = "wasi", target_env = "p2"))]
 mod exported;
 mod failure;
+pub mod keyvalue;
 #[cfg(feature = "log")]
 mod logger;
 #[cfg(all(target_os = "wasi", target_env = "p2"))]

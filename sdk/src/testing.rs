@@ -28,6 +28,12 @@ pub fn call<F: Function>(context: Context, payload: impl Into<Bytes>) -> Result<
     F::handle(context, payload.into())
 }
 
+/// Says what [`config::get`](crate::config::get) gives, in the test that this thread runs.
+#[cfg(not(all(target_os = "wasi", target_env = "p2")))]
+pub fn setting(name: &str, value: &str) {
+    crate::config::host::SETTINGS.with_borrow_mut(|settings| settings.insert(name.to_string(), value.to_string()));
+}
+
 /// A context with plausible values: call `test-call`, function `test/function`, first attempt, JSON.
 #[must_use]
 pub fn context() -> ContextBuilder {

@@ -21,8 +21,28 @@ pub fn sample(name: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// If it was not built; the message says how to.
 pub fn ill_guest() -> Result<Vec<u8>> {
+    guest("hostile")
+}
+
+/// The guest of tests/foreign.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn foreign_guest() -> Result<Vec<u8>> {
+    guest("foreign")
+}
+
+/// The guest of tests/nested.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn nested_guest() -> Result<Vec<u8>> {
+    guest("nested")
+}
+
+fn guest(name: &str) -> Result<Vec<u8>> {
     let target = profile_dir()?.parent().context("the profile lies in the target folder")?.to_owned();
-    let path = target.join("wasm32-wasip2/guest/hostile.wasm");
+    let path = target.join("wasm32-wasip2/guest").join(format!("{name}.wasm"));
     std::fs::read(&path).with_context(|| format!("{} is missing; `make guests` builds it", path.display()))
 }
 

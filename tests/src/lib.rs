@@ -35,7 +35,10 @@ pub use batch::Batch;
 pub use bombs::{memory_bomb, plain_bombs, time_bomb};
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
-pub use component::{CORE_MODULE, ill_guest, patched, sample, section_boundaries, truncations, variant, wrong_world};
+pub use component::{
+    CORE_MODULE, foreign_guest, ill_guest, nested_guest, patched, sample, section_boundaries, truncations, variant,
+    wrong_world,
+};
 pub use events::{Event, Events};
 pub use fleet::Fleet;
 pub use folder::Folder;

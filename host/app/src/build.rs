@@ -30,6 +30,7 @@ use crate::keeper::Keeper;
 use crate::ledger::Ledger;
 use crate::loading::Loader;
 use crate::metrics::Metrics;
+use crate::nested::{Nesting, waiting_max};
 use crate::open_files;
 use crate::peers::Roster;
 use crate::policy::{Rules, Secrets};
@@ -38,6 +39,7 @@ use crate::reloader::{Reloader, ensure_folder};
 use crate::renewer::Renewer;
 use crate::runner::{Runner, Ticket};
 use crate::seats::Seats;
+use crate::services::Providers;
 use crate::sweeper::Sweeper;
 use crate::tenants::{Policies, TenantFiles};
 use crate::watcher::{Gone, Watcher};
@@ -291,7 +293,7 @@ impl Work {
             .with_context(|| format!("cannot make the plugins folder {}", config.plugins.display()))?;
         tracing::info!(plugins = %config.plugins.display(), "functions are taken from the folder");
         let engine = Engine::new(EngineConfig {
-            instances_max: config.seats.saturating_add(SPARE_INSTANCES),
+            instances_max: config.seats.saturating_add(SPARE_INSTANCES).saturating_add(waiting_max(config.seats)),
             memory_bytes_max: config.limits.memory_bytes_max,
             cache_dir: Some(config.data.join("cache")),
             compiler: config.compiler.clone(),
@@ -315,6 +317,7 @@ impl Work {
             guests: guests.handle().clone(),
             helpers: Handle::current(),
             fault: fault.clone(),
+            nesting: Arc::new(Nesting::new(broker, seats.clone(), stop.clone())),
             hand_back_after: Duration::from_secs(1),
         });
         let corridor = Corridor::start()?;
@@ -325,7 +328,13 @@ impl Work {
             Reloader {
                 folder: config.plugins.clone(),
                 rescan: config.rescan,
-                loader: Loader::new(engine, config.retry, Secrets { variable: config.variable }, metrics.clone()),
+                loader: Loader::new(
+                    engine,
+                    config.retry,
+                    Secrets { variable: config.variable },
+                    Providers::new(broker)?,
+                    metrics.clone(),
+                ),
                 policies: policies.clone(),
                 catalog: catalog.clone(),
                 news: news.clone(),

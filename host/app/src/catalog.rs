@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use baton_engine::Component;
+use baton_engine::{Component, Services};
 use baton_model::{FunctionId, Grants, Limits, LoadedFunction, Quotas, RetryPolicy};
 use tokio::sync::watch;
 
@@ -25,6 +25,8 @@ pub(crate) struct Revision {
     pub(crate) retry: RetryPolicy,
     /// What it may reach.
     pub(crate) grants: Arc<Grants>,
+    /// What each call is given of it; none if it was granted nothing that takes any.
+    pub(crate) services: Option<Arc<Services>>,
     /// How much of this host it may take; its tenant's quotas bind as well.
     pub(crate) quotas: Quotas,
     /// Where its calls are counted: the same for every revision of one function.
@@ -35,7 +37,13 @@ pub(crate) struct Revision {
 
 impl Revision {
     /// A revision that was never called.
-    pub(crate) fn new(function: FunctionId, component: Component, terms: Terms, metrics: Arc<FunctionMetrics>) -> Self {
+    pub(crate) fn new(
+        function: FunctionId,
+        component: Component,
+        terms: Terms,
+        services: Option<Arc<Services>>,
+        metrics: Arc<FunctionMetrics>,
+    ) -> Self {
         let Terms { limits, retry, grants, quotas } = terms;
         Self {
             function,
@@ -43,6 +51,7 @@ impl Revision {
             limits,
             retry,
             grants,
+            services,
             quotas,
             metrics,
             quickness: Quickness::unknown(),

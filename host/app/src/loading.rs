@@ -11,6 +11,7 @@ use crate::catalog::Revision;
 use crate::folder::{self, Contents, Found};
 use crate::metrics::Metrics;
 use crate::policy::{Manifest, Secrets, Terms};
+use crate::services::{Providers, trial_services};
 use crate::tenants::Allowed;
 
 /// How a load ended.
@@ -41,6 +42,7 @@ pub(crate) struct Loader {
     engine: Engine,
     retry: RetryPolicy,
     secrets: Secrets,
+    providers: Providers,
     metrics: Arc<Metrics>,
     turns: Arc<Semaphore>,
 }
@@ -52,9 +54,15 @@ struct Draft {
 }
 
 impl Loader {
-    pub(crate) fn new(engine: Engine, retry: RetryPolicy, secrets: Secrets, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        retry: RetryPolicy,
+        secrets: Secrets,
+        providers: Providers,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, retry, secrets, metrics, turns: Arc::new(Semaphore::new(cores)) }
+        Self { engine, retry, secrets, providers, metrics, turns: Arc::new(Semaphore::new(cores)) }
     }
 
     /// Loads what was found, on the terms that its tenant is allowed.
@@ -74,11 +82,12 @@ impl Loader {
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
         };
-        match component.trial(&terms.limits, None).await {
+        match component.trial(&terms.limits, trial_services(function, &terms.grants)).await {
             Ok(()) => {
                 // Only what was loaded has a name in the metrics.
                 let metrics = self.metrics.function(function);
-                let revision = Arc::new(Revision::new(function.clone(), component, terms, metrics));
+                let services = self.providers.services(function, &terms.grants);
+                let revision = Arc::new(Revision::new(function.clone(), component, terms, services, metrics));
                 Ended::Loaded { revision, took: started.elapsed() }
             }
             Err(error) => Ended::Refused { digest: Some(component.digest()), reason: error.to_string() },

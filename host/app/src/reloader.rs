@@ -269,6 +269,7 @@ mod tests {
     use baton_model::{Limits, RetryPolicy};
 
     use crate::policy::{CapsTable, Rules, Secrets, SecurityTable};
+    use crate::services::Providers;
     use crate::tenants::TenantFiles;
 
     use super::*;
@@ -278,14 +279,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("bad.wasm"), b"no wasm").unwrap();
         // Nothing listens on the discard port.
-        let metrics = Metrics::alone(&BrokerConfig::new("redis://127.0.0.1:9")).unwrap();
+        let broker = BrokerConfig::new("redis://127.0.0.1:9");
+        let metrics = Metrics::alone(&broker).unwrap();
         let engine = Engine::new(EngineConfig { instances_max: 4, ..EngineConfig::default() }).unwrap();
         let rules = Rules::new(&Limits::default(), &CapsTable::default(), &SecurityTable::default()).unwrap();
         let tenants = TenantFiles::read(folder.path().to_owned(), Duration::from_secs(1), rules).unwrap();
         let reloader = Reloader {
             folder: folder.path().to_owned(),
             rescan: Duration::from_secs(1),
-            loader: Loader::new(engine, RetryPolicy::default(), Secrets { variable: |_| None }, metrics.clone()),
+            loader: Loader::new(
+                engine,
+                RetryPolicy::default(),
+                Secrets { variable: |_| None },
+                Providers::new(&broker).unwrap(),
+                metrics.clone(),
+            ),
             policies: tenants.policies(),
             catalog: Arc::new(Published::new()),
             news: mpsc::channel(1).0,

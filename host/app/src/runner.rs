@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Verdict};
-use baton_engine::Invocation;
+use baton_engine::{Invocation, Services};
 use baton_model::{
     Call, CallError, Digest, Disposition, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy, Status,
     decide,
@@ -21,6 +21,7 @@ use crate::clock::now_ms;
 use crate::flights::{FlightKey, Flights};
 use crate::guest_log::GuestLog;
 use crate::metrics::{Ended, Fate, FunctionMetrics, Metrics};
+use crate::nested::{Begun, Nested, Nesting};
 use crate::seats::Seat;
 
 /// The most calls that one thread starts one after the other, while others could help.
@@ -53,6 +54,8 @@ pub(crate) struct Runner {
     pub(crate) helpers: Handle,
     /// Cancelled when an attempt panics: that is a fault of the host.
     pub(crate) fault: CancellationToken,
+    /// What calls need that make calls.
+    pub(crate) nesting: Arc<Nesting>,
     /// How long a call waits that this host has read but cannot run.
     pub(crate) hand_back_after: Duration,
 }
@@ -95,8 +98,16 @@ impl Runner {
             // The function was taken out between the read and now. The call waits, as those in the stream do.
             return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
         };
+        let begun = match &revision.grants.calls {
+            None => None,
+            Some(_) => match self.nesting.begin(&delivery.call, &revision.grants) {
+                // It would wait for calls that find no room for what they wait for. So it waits in Redis.
+                None => return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await,
+                begun => begun,
+            },
+        };
         let inline = revision.is_quick();
-        let attempt = self.clone().attempt(delivery, seat, revision.clone(), settler.clone(), !inline);
+        let attempt = self.clone().attempt(delivery, seat, revision.clone(), settler.clone(), !inline, begun);
         let mut attempt: BoxFuture<'static, ()> = attempt.boxed();
         // Most calls end the first time they are asked. Only one that waits, or usually takes its time, is worth a task.
         if inline {
@@ -118,8 +129,10 @@ impl Runner {
         revision: Arc<Revision>,
         settler: ToSettler,
         waits: bool,
+        begun: Option<Begun>,
     ) {
         let Delivery { call, lease, read } = delivery;
+        let mut seat = Some(seat);
         let (started_ms, started) = (now_ms(), Instant::now());
         if let Some(read) = read {
             // Up to the read: what is left of the time to here, the call has waited at this host.
@@ -139,19 +152,30 @@ impl Runner {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
                     let settled = Settling { function: call.function.clone(), lease, read, settlement };
                     let count = Count { ended: Ended::SentTwice, fate: Fate::Plain, metrics: revision.metrics.clone() };
-                    send(&settler, settled, count, Some(seat)).await;
+                    send(&settler, settled, count, seat).await;
                 }
                 return;
             }
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
-                let invocation = Invocation { call: call.clone(), limits: revision.limits, log, waits, services: None };
+                let meter = seat.as_ref().and_then(Seat::cpu_meter);
+                let nested = begun.and_then(|begun| Some(begun.on(seat.take()?)));
+                let invocation = Invocation {
+                    call: call.clone(),
+                    limits: revision.limits,
+                    log,
+                    waits,
+                    services: services_of(&revision, nested.as_ref()),
+                };
                 let attempt = revision.component.execute_timed(invocation);
-                let executed = match seat.cpu_meter() {
+                let executed = match meter {
                     Some(meter) => meter.run(attempt).await,
                     None => attempt.await,
                 };
                 revision.metrics.ran(executed.timings);
+                if let Some(nested) = nested {
+                    seat = nested.take_seat();
+                }
                 executed.outcome
             }
         };
@@ -173,7 +197,7 @@ impl Runner {
         let (settlement, fate) = self.settlement(&call, outcome, &revision.retry, run);
         let settled = Settling { function: call.function.clone(), lease, read, settlement };
         let count = Count { ended, fate, metrics: revision.metrics.clone() };
-        send(&settler, settled, count, Some(seat)).await;
+        send(&settler, settled, count, seat).await;
     }
 
     /// Why a call is not run at all, if it is not.
@@ -342,6 +366,15 @@ impl Runner {
             Verdict::Refused => None,
         }
     }
+}
+
+/// What a call is given beside its payload: what its revision has, and what makes its calls, if it may make any.
+fn services_of(revision: &Revision, nested: Option<&Arc<Nested>>) -> Option<Arc<Services>> {
+    let services = revision.services.as_ref()?;
+    Some(match nested {
+        None => services.clone(),
+        Some(nested) => Arc::new(Services { calls: Some(nested.clone()), ..(**services).clone() }),
+    })
 }
 
 /// Why a call is not run.

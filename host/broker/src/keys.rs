@@ -3,7 +3,7 @@
 //! All keys of one function share the hash tag `{tenant/function}`, so that one script can touch them in Redis Cluster.
 //! A name has no brace, colon or slash in it, so a tenant cannot reach another's keys by choosing a name.
 
-use baton_model::{CallId, FunctionId, HostId, Name, ReplyTo};
+use baton_model::{Bucket, CallId, FunctionId, HostId, Name, ReplyTo};
 
 /// The consumer group of all hosts.
 pub(crate) const GROUP: &str = "hosts";
@@ -77,6 +77,18 @@ impl Keys {
     #[must_use]
     pub fn claims(&self, function: &FunctionId) -> String {
         format!("{}:{{{function}}}:claims", self.prefix)
+    }
+
+    /// What a bucket holds. The bucket's name comes last, so that no name of one makes the key of another. All buckets
+    /// of a tenant share one hash tag, so that a script can write to one and keep the tenant's count.
+    pub(crate) fn bucket(&self, bucket: &Bucket) -> String {
+        let owner = bucket.owner.as_ref().map_or("", Name::as_str);
+        format!("{}:{{{}}}:kv:{owner}:{}", self.prefix, bucket.tenant, bucket.name)
+    }
+
+    /// How many bytes all buckets of a tenant hold.
+    pub(crate) fn bucket_bytes(&self, tenant: &Name) -> String {
+        format!("{}:{{{tenant}}}:kv", self.prefix)
     }
 
     /// The ids of all hosts that registered and were not yet seen to be gone.
@@ -187,5 +199,10 @@ mod tests {
         assert_eq!(keys.notice_channel(Notice::Health, &function), "baton:worker:health:resize:acme");
         assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls"), Some(function));
         assert_eq!(keys.function_of_calls("baton:{acme/resize}:dead"), None);
+        let mut bucket = Bucket { tenant: Name::parse("acme").unwrap(), owner: None, name: "a:b".into() };
+        assert_eq!(keys.bucket(&bucket), "baton:{acme}:kv::a:b");
+        bucket.owner = Some(Name::parse("resize").unwrap());
+        assert_eq!(keys.bucket(&bucket), "baton:{acme}:kv:resize:a:b");
+        assert_eq!(keys.bucket_bytes(&bucket.tenant), "baton:{acme}:kv");
     }
 }

@@ -21,12 +21,23 @@ pub enum Role {
     Caller,
     /// Looks from outside.
     Admin,
+    /// The buckets of functions.
+    KeyValue,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 8] =
-        [Self::Reader, Self::Waker, Self::Settler, Self::Lease, Self::Queue, Self::Presence, Self::Caller, Self::Admin];
+    pub const ALL: [Self; 9] = [
+        Self::Reader,
+        Self::Waker,
+        Self::Settler,
+        Self::Lease,
+        Self::Queue,
+        Self::Presence,
+        Self::Caller,
+        Self::Admin,
+        Self::KeyValue,
+    ];
 
     /// One word, for labels.
     #[must_use]
@@ -40,6 +51,7 @@ impl Role {
             Self::Presence => "presence",
             Self::Caller => "caller",
             Self::Admin => "admin",
+            Self::KeyValue => "keyvalue",
         }
     }
 }

@@ -8,10 +8,12 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::wasi::logging::logging;
 use crate::cache::{Cache, CacheError};
+use crate::calls;
 use crate::check::{self, LoadError};
 use crate::component::Component;
 use crate::config::EngineConfig;
 use crate::egress::Egress;
+use crate::keyvalue;
 use crate::loaded::Shared;
 use crate::scratch::{self, Home};
 use crate::settings;
@@ -136,5 +138,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     settings::add_to_linker(&mut linker)?;
     scratch::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    keyvalue::add_to_linker(&mut linker)?;
+    calls::add_to_linker(&mut linker)?;
     Ok(linker)
 }

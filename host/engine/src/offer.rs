@@ -14,11 +14,14 @@ enum Needs {
     Clock,
     Random,
     Config,
+    KeyValue,
     Http,
+    Calls,
 }
 
 /// Every interface that is offered. One that ends with a dot is offered in any release that starts so.
 const OFFERED: &[(&str, Needs)] = &[
+    ("baton:calls/calls@0.1.0", Needs::Calls),
     ("baton:function/types@0.1.0", Needs::Nothing),
     ("wasi:cli/environment@0.2.", Needs::Nothing),
     ("wasi:cli/exit@0.2.", Needs::Nothing),
@@ -43,6 +46,12 @@ const OFFERED: &[(&str, Needs)] = &[
     ("wasi:io/error@0.2.", Needs::Nothing),
     ("wasi:io/poll@0.2.", Needs::Nothing),
     ("wasi:io/streams@0.2.", Needs::Nothing),
+    ("wasi:keyvalue/atomics@0.2.0-draft", Needs::KeyValue),
+    ("wasi:keyvalue/atomics@0.2.0-draft2", Needs::KeyValue),
+    ("wasi:keyvalue/batch@0.2.0-draft", Needs::KeyValue),
+    ("wasi:keyvalue/batch@0.2.0-draft2", Needs::KeyValue),
+    ("wasi:keyvalue/store@0.2.0-draft", Needs::KeyValue),
+    ("wasi:keyvalue/store@0.2.0-draft2", Needs::KeyValue),
     ("wasi:logging/logging@0.1.0-draft", Needs::Logging),
     ("wasi:random/insecure-seed@0.2.", Needs::Random),
     ("wasi:random/insecure@0.2.", Needs::Random),
@@ -103,9 +112,17 @@ impl Needs {
             Self::Clock => (grants.clock, "take `clock = false` out of `[grants]`"),
             Self::Random => (grants.random, "take `random = false` out of `[grants]`"),
             Self::Config => (grants.config.is_some(), "add `[grants.config]` with the settings that it reads"),
+            Self::KeyValue => (
+                grants.keyvalue.is_some(),
+                "add `[grants.keyvalue]` with its buckets, such as `default = \"function\"`",
+            ),
             Self::Http => (
                 grants.http.is_some(),
                 "add `[grants.http]` with where it may go, such as `allow = [\"https://api.example.com\"]`",
+            ),
+            Self::Calls => (
+                grants.calls.is_some(),
+                "add `[grants.calls]` with the functions that it calls, such as `functions = [\"resize\"]`",
             ),
         };
         (!is_granted).then_some(mend)

@@ -37,6 +37,10 @@ pub(crate) struct State {
     services: Option<Arc<Services>>,
     /// The engine, if it does something for this attempt; a trial reaches nothing outside.
     engine: Option<Arc<Shared>>,
+    /// How many keys of its buckets the call has touched.
+    pub(crate) keys_touched: usize,
+    /// How many calls the call has made.
+    pub(crate) calls_made: u32,
     // Made when the guest first asks for anything of WASI: many import it and few calls use it.
     wasi: Option<Box<Wasi>>,
 }
@@ -60,7 +64,27 @@ impl State {
     ) -> Self {
         let asks = |services: &Arc<Services>| services.grants.http.is_some() || services.grants.scratch.is_some();
         let engine = engine.filter(|_| services.as_ref().is_some_and(asks)).map(Arc::clone);
-        Self { limiter, end, is_interrupted: false, log: Arc::new(log), services, engine, wasi: None }
+        Self {
+            limiter,
+            end,
+            is_interrupted: false,
+            log: Arc::new(log),
+            services,
+            engine,
+            keys_touched: 0,
+            calls_made: 0,
+            wasi: None,
+        }
+    }
+
+    /// What was granted beside the call, if anything.
+    pub(crate) fn services(&self) -> Option<&Services> {
+        self.services.as_deref()
+    }
+
+    /// The things of the host that the guest holds.
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        self.ctx().table
     }
 
     /// The function's settings, if it was granted any.

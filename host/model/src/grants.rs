@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::{HttpTarget, Name};
+use crate::{FunctionId, HttpTarget, Name};
 
 /// What one function was granted. The engine offers an interface only where its grant is there; a component that imports
 /// more is refused when it is loaded.
@@ -23,7 +23,7 @@ pub struct Grants {
     pub http: Option<HttpGrant>,
     /// An empty directory of the call's own. None gives no directory: opening a file fails.
     pub scratch: Option<ScratchGrant>,
-    /// `baton:function/calls`: calling other functions of the same tenant. None denies the interface.
+    /// `baton:calls`: calling other functions of the same tenant. None denies the interface.
     pub calls: Option<CallsGrant>,
 }
 
@@ -75,8 +75,35 @@ impl fmt::Debug for Setting {
 pub struct KeyValueGrant {
     /// By the name under which the function opens it.
     pub buckets: BTreeMap<String, BucketScope>,
-    /// The most bytes, keys and values together, that all buckets of the tenant hold.
+    /// The most bytes that all buckets of the tenant hold: keys and values, and [`PAIR_BYTES`] for each pair of them.
     pub tenant_bytes_max: u64,
+}
+
+/// What a pair in a bucket counts beside its key and its value: what it costs to keep it, so that a million tiny pairs
+/// are not nearly free.
+pub const PAIR_BYTES: u64 = 64;
+
+impl KeyValueGrant {
+    /// The bucket that `function` opens under this name. None if it was not granted one of that name.
+    #[must_use]
+    pub fn bucket(&self, function: &FunctionId, name: &str) -> Option<Bucket> {
+        let owner = match self.buckets.get(name)? {
+            BucketScope::Function => Some(function.function().clone()),
+            BucketScope::Tenant => None,
+        };
+        Some(Bucket { tenant: function.tenant().clone(), owner, name: name.to_owned() })
+    }
+}
+
+/// One bucket. Two functions with the same bucket share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Whose it is.
+    pub tenant: Name,
+    /// The one function that has it; none if all functions of the tenant may be granted it.
+    pub owner: Option<Name>,
+    /// Its name, which is the manifest's.
+    pub name: String,
 }
 
 /// Who shares a bucket.
@@ -133,6 +160,17 @@ impl CallsGrant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_is_the_functions_or_the_tenants_and_never_anothers() {
+        let buckets = [("own".to_owned(), BucketScope::Function), ("all".to_owned(), BucketScope::Tenant)];
+        let grant = KeyValueGrant { buckets: buckets.into(), tenant_bytes_max: 1 };
+        let bucket = |function: &str, name| grant.bucket(&function.parse().unwrap(), name);
+        assert_ne!(bucket("acme/a", "own"), bucket("acme/b", "own"));
+        assert_eq!(bucket("acme/a", "all"), bucket("acme/b", "all"));
+        assert_ne!(bucket("acme/a", "all"), bucket("other/a", "all"));
+        assert_eq!(bucket("acme/a", "none"), None);
+    }
 
     #[test]
     fn a_secret_is_not_in_what_is_printed_for_debugging() {

@@ -22,7 +22,9 @@ mod tenant;
 
 pub use call::{Call, Lease};
 pub use decide::{Disposition, RetryPolicy, decide};
-pub use grants::{BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, ScratchGrant, Setting};
+pub use grants::{
+    Bucket, BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, PAIR_BYTES, ScratchGrant, Setting,
+};
 pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
 pub use http_target::{HttpTarget, HttpTargetError};
 pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};

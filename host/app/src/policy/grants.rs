@@ -58,7 +58,7 @@ pub(crate) struct GrantsTable {
     http: Option<HttpTable>,
     /// An empty directory of the call's own, at `/scratch`.
     scratch: Option<ScratchTable>,
-    /// `baton:function/calls`: calling other functions of the same tenant.
+    /// `baton:calls`: calling other functions of the same tenant.
     calls: Option<CallsTable>,
 }
 
@@ -143,7 +143,7 @@ pub(crate) struct GrantCapsTable {
     random: Option<bool>,
     /// False takes `wasi:keyvalue` away.
     keyvalue: Option<bool>,
-    /// False takes `baton:function/calls` away.
+    /// False takes `baton:calls` away.
     calls: Option<bool>,
     /// Where secrets of functions may come from.
     config: ConfigCapsTable,

@@ -34,7 +34,12 @@ async fn settings_are_read_under_every_name_that_the_interface_has_had() {
     let settings = [("greeting", Setting::Plain("hi".into())), ("key", Setting::Secret("hunter2".into()))];
     let settings: BTreeMap<_, _> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let grants = Grants { config: Some(settings), ..Grants::default() };
-    let services = Arc::new(Services { grants: Arc::new(grants.clone()) });
+    let services = Arc::new(Services {
+        function: "acme/resize".parse().unwrap(),
+        grants: Arc::new(grants.clone()),
+        keyvalue: None,
+        calls: None,
+    });
     let engine = Engine::new(config()).unwrap();
     for name in ["store@0.2.0-rc.1", "store@0.2.0-draft", "store@0.2.0-draft-2024-09-27", "runtime@0.2.0-draft"] {
         let component = engine.load(&reads_a_setting(&format!("wasi:config/{name}")), &grants).unwrap();

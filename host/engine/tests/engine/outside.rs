@@ -40,7 +40,12 @@ impl Function {
             limits: self.limits,
             log: Arc::clone(&sink) as Arc<dyn LogSink>,
             waits: false,
-            services: Some(Arc::new(Services { grants: Arc::new(self.grants.clone()) })),
+            services: Some(Arc::new(Services {
+                function: "acme/outside".parse().unwrap(),
+                grants: Arc::new(self.grants.clone()),
+                keyvalue: None,
+                calls: None,
+            })),
         };
         let outcome = self.component.execute(invocation).await;
         let lines = sink.lines.lock().unwrap().clone();

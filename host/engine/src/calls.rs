@@ -1,0 +1,118 @@
+//! `baton:calls`: a function calls another of its tenant. Who may call whom, and how, is a service's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{ComponentType, Lift, Linker, Lower};
+use wasmtime::{Result, StoreContextMut};
+
+use crate::services::{Calls, CallsError, Request};
+use crate::state::State;
+
+const NAME: &str = "baton:calls/calls@0.1.0";
+
+/// The most calls that one call makes.
+const CALLS_MAX: u32 = 1_000;
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Options {
+    #[component(name = "media-type")]
+    media_type: String,
+    id: Option<String>,
+    #[component(name = "timeout-ms")]
+    timeout_ms: Option<u64>,
+    headers: Vec<(String, String)>,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct Answer {
+    #[component(name = "media-type")]
+    media_type: String,
+    body: Vec<u8>,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct Failure {
+    code: String,
+    message: String,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+enum Error {
+    #[component(name = "denied")]
+    Denied(String),
+    #[component(name = "invalid")]
+    Invalid(String),
+    #[component(name = "too-deep")]
+    TooDeep(String),
+    #[component(name = "failed")]
+    Failed(Failure),
+    #[component(name = "timed-out")]
+    TimedOut(String),
+    #[component(name = "unavailable")]
+    Unavailable(String),
+}
+
+impl From<CallsError> for Error {
+    fn from(error: CallsError) -> Self {
+        let text = error.to_string();
+        match error {
+            CallsError::Denied { .. } => Self::Denied(text),
+            CallsError::Invalid(_) => Self::Invalid(text),
+            CallsError::TooDeep { .. } => Self::TooDeep(text),
+            CallsError::Failed { code, message } => Self::Failed(Failure { code, message }),
+            CallsError::TimedOut { .. } => Self::TimedOut(text),
+            CallsError::Unavailable(_) => Self::Unavailable(text),
+        }
+    }
+}
+
+type Asked = (String, Vec<u8>, Options);
+
+/// Offers the interface.
+pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    let mut calls = linker.instance(NAME)?;
+    calls.func_wrap_async("call", |cx, (function, payload, options): Asked| {
+        Box::new(async move {
+            let (calls, left) = match admitted(cx) {
+                Ok(admitted) => admitted,
+                Err(error) => return Ok((Err(error),)),
+            };
+            let patience = options.timeout_ms.map_or(left, |ms| left.min(Duration::from_millis(ms)));
+            let answer = calls.call(request(function, payload, options), patience).await;
+            Ok((answer.map(|(media_type, body)| Answer { media_type, body }).map_err(Error::from),))
+        })
+    })?;
+    calls.func_wrap_async("send", |cx, (function, payload, options): Asked| {
+        Box::new(async move {
+            let (calls, _) = match admitted(cx) {
+                Ok(admitted) => admitted,
+                Err(error) => return Ok((Err(error),)),
+            };
+            let useful = options.timeout_ms.map(Duration::from_millis);
+            let sent = calls.send(request(function, payload, options), useful).await;
+            Ok((sent.map_err(Error::from),))
+        })
+    })
+}
+
+fn request(function: String, payload: Vec<u8>, options: Options) -> Request {
+    let Options { media_type, id, timeout_ms: _, headers } = options;
+    Request { function, payload, media_type, id, headers }
+}
+
+/// Who does it, and how much time the attempt has left.
+fn admitted(mut cx: StoreContextMut<'_, State>) -> std::result::Result<(Arc<dyn Calls>, Duration), Error> {
+    let state = cx.data_mut();
+    state.calls_made += 1;
+    if state.calls_made > CALLS_MAX {
+        return Err(CallsError::Invalid(format!("a call may make {CALLS_MAX} calls; this one has made them")).into());
+    }
+    let calls = state.services().and_then(|services| services.calls.clone());
+    let calls = calls.ok_or_else(|| CallsError::Unavailable("calls are made during a call only".to_owned()))?;
+    Ok((calls, state.end.saturating_duration_since(Instant::now())))
+}

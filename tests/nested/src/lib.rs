@@ -1,0 +1,54 @@
+//! Calls functions as its payload tells it to, and answers with what came of it.
+
+use std::time::Duration;
+
+use baton_sdk::calls::Call;
+use baton_sdk::prelude::*;
+use serde_json::{Value, json};
+
+/// What to do.
+#[derive(Deserialize)]
+struct Order {
+    /// The function to call; without one the answer is how the order came.
+    call: Option<String>,
+    /// The payload of that call.
+    #[serde(default)]
+    with: Value,
+    timeout_ms: Option<u64>,
+    id: Option<String>,
+    header: Option<String>,
+    /// Calls itself with this very order, for ever if it may.
+    #[serde(default)]
+    again: bool,
+    /// Does not wait.
+    #[serde(default)]
+    send: bool,
+}
+
+#[baton_sdk::function]
+fn nested(context: &Context, payload: Bytes) -> Result<Value> {
+    let order: Order = payload.json()?;
+    let call = match order.call {
+        _ if order.again => Call::to(context.function()).payload(payload),
+        Some(function) => Call::to(function).json(&order.with)?,
+        None => {
+            return Ok(json!({
+                "depth": context.header("x-baton-depth"),
+                "header": context.header("x-said"),
+                "traceparent": context.traceparent(),
+                "deadline_ms": context.deadline_ms(),
+                "call_id": context.call_id(),
+            }));
+        }
+    };
+    let call = order.timeout_ms.into_iter().fold(call, |call, ms| call.timeout(Duration::from_millis(ms)));
+    let call = order.id.into_iter().fold(call, Call::id);
+    let call = order.header.into_iter().fold(call, |call, name| call.header(name, "yes"));
+    if order.send {
+        return Ok(call.send().map_or_else(|error| json!(format!("{error:?}")), Value::String));
+    }
+    Ok(match call.wait() {
+        Ok(reply) => reply.json().unwrap_or_else(|_| json!(reply.text())),
+        Err(error) => json!(format!("{error:?}")),
+    })
+}
