@@ -7,7 +7,8 @@ use redis::{ErrorKind, RedisError};
 pub enum BrokerError {
     /// The URL is none that Redis clients understand.
     #[error(
-        "{url:?} is no Redis URL: use redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB or unix:///PATH ({reason})"
+        "{url:?} is no Redis URL: use redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or unix:///PATH \
+         ({reason})"
     )]
     BadUrl {
         /// What was given, without its password.

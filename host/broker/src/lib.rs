@@ -24,6 +24,7 @@ pub mod rubbish;
 mod script;
 mod settle;
 mod standing;
+mod tls;
 
 pub use acl::tenant_acl;
 pub use admin::{Admin, QueueDepth, QueueLook};
@@ -42,3 +43,4 @@ pub use queue::{Backlog, Queue, SweepPlan, Swept};
 pub use reader::{Delivery, Incoming, Portion, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use settle::{Settled, Settlement, Settler, Verdict};
 pub use standing::{Standing, Word};
+pub use tls::RedisTls;

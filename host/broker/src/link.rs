@@ -10,10 +10,10 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value, cmd};
 use tokio::sync::{Mutex, watch};
 
-use crate::BrokerError;
 use crate::entry::Rules;
 use crate::keys::Keys;
 use crate::meter::{Meter, Role};
+use crate::{BrokerError, RedisTls};
 
 /// The commands that change nothing, of those that are sent one by one. Those by which hosts watch each other are not
 /// among them: there, a connection that was lost is news.
@@ -31,8 +31,10 @@ const TIMEOUTS_MAX: u32 = 2;
 /// What a host's dealings with Redis depend on.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// Where Redis is: `redis://…` or `unix://…`.
+    /// Where Redis is: `redis://…`, `rediss://…` for TLS, or `unix://…`.
     pub url: String,
+    /// What a `rediss://` URL is dealt with; none by the defaults.
+    pub tls: Option<RedisTls>,
     /// The prefix of all keys and channels.
     pub prefix: String,
     /// How long an entry stays its host's without being renewed.
@@ -53,6 +55,7 @@ impl BrokerConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls: None,
             prefix: "baton".to_owned(),
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(3600),
@@ -85,7 +88,11 @@ impl BrokerConfig {
             .set_nodelay(true)
             .set_keepalive(keepalive.with_retries(3))
             .set_user_timeout(Duration::from_secs(15));
-        Client::open(info.set_tcp_settings(tcp)).map_err(bad)
+        let info = info.set_tcp_settings(tcp);
+        match &self.tls {
+            Some(tls) => Client::build_with_tls(info, tls.certificates()).map_err(bad),
+            None => Client::open(info).map_err(bad),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Args {
 /// What every command understands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
-    /// Redis: redis://HOST:PORT/DB or unix:///PATH [default: the embedded server of --data; env: REDIS_URL]
+    /// Redis: redis://HOST:PORT/DB, rediss://… for TLS, or unix:///PATH [default: the embedded server of --data; env: REDIS_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) redis: Option<String>,
     /// Where the embedded Redis and the compile cache live [default: .baton]

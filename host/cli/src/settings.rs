@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use baton_app::{CapsTable, Examiner, HostConfig, SecurityTable, embedded};
-use baton_broker::BrokerConfig;
+use baton_broker::{BrokerConfig, RedisTls};
 use baton_engine::CompileSpeed;
-use baton_gateway::{Auth, GatewayConfig};
+use baton_gateway::{Auth, GatewayConfig, TlsFiles};
 use baton_model::{Digest, Limits, RetryPolicy, Token};
 use config::{Config, Environment, File, FileFormat};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 
 use crate::args::{Common, Serve};
@@ -40,6 +42,12 @@ pub(crate) struct Settings {
 struct Redis {
     url: Option<String>,
     prefix: Option<String>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    /// What the three files hold.
+    #[serde(skip)]
+    tls: Option<RedisTls>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +132,8 @@ struct Http {
     enabled: bool,
     auth: AuthSetting,
     operator_tokens: Vec<OperatorToken>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -143,6 +153,60 @@ struct OperatorToken {
     expires: Option<String>,
 }
 
+impl Redis {
+    fn read_tls(&self) -> anyhow::Result<Option<RedisTls>> {
+        let client = both("redis", self.tls_cert.as_ref(), self.tls_key.as_ref())?;
+        if self.tls_ca.is_none() && client.is_none() {
+            return Ok(None);
+        }
+        if !self.url.as_ref().is_some_and(|url| url.starts_with("rediss://")) {
+            let rule =
+                "the settings redis.tls_ca, redis.tls_cert and redis.tls_key are for TLS; give a rediss:// URL too";
+            return Err(UsageError(rule.to_owned()).into());
+        }
+        let ca = self.tls_ca.as_ref().map(|path| certificates(path)).transpose()?;
+        let key = |path: &Path| {
+            let bytes = pem(path)?;
+            let read = PrivateKeyDer::from_pem_slice(&bytes);
+            read.map_err(|_| UsageError(format!("there is no key in {}; it must be PEM", path.display())))?;
+            anyhow::Ok(bytes)
+        };
+        let client = client.map(|(cert, of_cert)| anyhow::Ok((certificates(cert)?, key(of_cert)?))).transpose()?;
+        Ok(Some(RedisTls { ca, client }))
+    }
+}
+
+/// A certificate and its key: neither is of use alone.
+fn both<'a>(
+    section: &str,
+    cert: Option<&'a PathBuf>,
+    key: Option<&'a PathBuf>,
+) -> anyhow::Result<Option<(&'a PathBuf, &'a PathBuf)>> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            let rule = format!("of the settings {section}.tls_cert and {section}.tls_key one is missing; set both");
+            Err(UsageError(rule).into())
+        }
+    }
+}
+
+fn pem(path: &Path) -> anyhow::Result<Vec<u8>> {
+    Ok(std::fs::read(path).map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))?)
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = pem(path)?;
+    let found: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(bytes),
+        Ok(_) | Err(_) => {
+            Err(UsageError(format!("there is no certificate in {}; it must be PEM", path.display())).into())
+        }
+    }
+}
+
 impl OperatorToken {
     fn read(&self) -> anyhow::Result<Token> {
         let Self { name, sha256, expires } = self;
@@ -160,7 +224,14 @@ impl OperatorToken {
 impl Default for Http {
     fn default() -> Self {
         let listen = GatewayConfig::default().listen;
-        Self { listen, enabled: true, auth: AuthSetting::Auto, operator_tokens: Vec::new() }
+        Self {
+            listen,
+            enabled: true,
+            auth: AuthSetting::Auto,
+            operator_tokens: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+        }
     }
 }
 
@@ -196,6 +267,7 @@ impl Settings {
             settings.data.dir.clone_from(data);
         }
         settings.check()?;
+        settings.redis.tls = settings.redis.read_tls()?;
         Ok(settings)
     }
 
@@ -277,6 +349,7 @@ impl Settings {
         if let Some(prefix) = &self.redis.prefix {
             broker.prefix.clone_from(prefix);
         }
+        broker.tls.clone_from(&self.redis.tls);
         broker.lease = Duration::from_millis(self.calls.lease_ms);
         broker.result_ttl = Duration::from_millis(self.calls.result_ttl_ms);
         broker.payload_bytes_max = self.calls.payload_bytes_max;
@@ -320,7 +393,9 @@ impl Settings {
             AuthSetting::Off => Auth::Off,
         };
         let operator_tokens = self.http.operator_tokens.iter().map(OperatorToken::read).collect::<Result<_, _>>()?;
-        Ok(is_served.then(|| GatewayConfig { listen, auth, operator_tokens, ..GatewayConfig::default() }))
+        let tls = both("http", self.http.tls_cert.as_ref(), self.http.tls_key.as_ref())?;
+        let tls = tls.map(|(cert, key)| TlsFiles { cert: cert.clone(), key: key.clone() });
+        Ok(is_served.then(|| GatewayConfig { listen, auth, operator_tokens, tls, ..GatewayConfig::default() }))
     }
 
     /// A host at the Redis at `url`.

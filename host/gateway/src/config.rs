@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_model::Token;
 
-use crate::Auth;
+use crate::{Auth, TlsFiles};
 
 /// Where the gateway listens and what it bears. Every limit is enforced here, before Redis hears of a request.
 #[derive(Debug, Clone)]
@@ -16,6 +16,10 @@ pub struct GatewayConfig {
     pub auth: Auth,
     /// The tokens of operators, who see everything.
     pub operator_tokens: Vec<Token>,
+    /// The certificate with which it speaks TLS, and nothing else; none for plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// How often it is looked whether the certificate was replaced.
+    pub tls_look: Duration,
     /// The largest body; more is answered with 413. Not above what the hosts take as a payload.
     pub body_bytes_max: usize,
     /// The longest that a body may take to arrive; then 408.
@@ -24,7 +28,8 @@ pub struct GatewayConfig {
     pub header_bytes_max: usize,
     /// The most headers of one request; more is answered with 431.
     pub headers_max: usize,
-    /// The longest that the headers of a request may take to arrive, and that an idle connection is kept.
+    /// The longest that the headers of a request may take to arrive, that an idle connection is kept, and that the
+    /// handshake of TLS may take.
     pub header_time_max: Duration,
     /// The longest that a request waits for a result; then 504, and the call goes on.
     pub call_time_max: Duration,
@@ -48,6 +53,8 @@ impl Default for GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             auth: Auth::default(),
             operator_tokens: Vec::new(),
+            tls: None,
+            tls_look: Duration::from_secs(1),
             body_bytes_max: 1 << 20,
             body_time_max: Duration::from_secs(30),
             header_bytes_max: 16 << 10,

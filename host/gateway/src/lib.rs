@@ -19,8 +19,10 @@ mod router;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod server;
+mod tls;
 
 pub use auth::Auth;
 pub use config::GatewayConfig;
 pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts, PayloadLimit};
 pub use server::{Bound, Gateway, GatewayError};
+pub use tls::TlsFiles;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,7 @@ use crate::GatewayConfig;
 use crate::gate::{Gate, Parts};
 use crate::problem::Problem;
 use crate::router::router;
+use crate::tls::{Tls, handshake};
 
 /// The least that the HTTP library takes as a limit of headers.
 const HEADER_BYTES_LEAST: usize = 8192;
@@ -47,6 +51,19 @@ pub enum GatewayError {
         /// What the system says.
         reason: std::io::Error,
     },
+    /// There is no TLS with this certificate and this key.
+    #[error(
+        "cannot speak TLS with the certificate {} and the key {}: {reason}; both must be PEM and belong together",
+        cert.display(), key.display()
+    )]
+    Tls {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A limit is one with which nothing would work.
     #[error("{0}")]
     Config(String),
@@ -60,6 +77,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     gate: Arc<Gate>,
+    tls: Option<Tls>,
 }
 
 impl Gateway {
@@ -72,10 +90,11 @@ impl Gateway {
             let rule = "header_bytes_max must be at least 8192, connections_max and requests_max at least 1";
             return Err(GatewayError::Config(rule.to_owned()));
         }
+        let tls = config.tls.clone().map(Tls::read).transpose()?;
         let refused = |reason| GatewayError::Listen { address: config.listen, reason };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Bound { listener, address, gate: Arc::new(Gate::new(config, parts)) })
+        Ok(Bound { listener, address, gate: Arc::new(Gate::new(config, parts)), tls })
     }
 }
 
@@ -89,8 +108,14 @@ impl Bound {
     /// Serves until `stop`, then answers what was accepted and returns. Requests that wait for a result longer than
     /// `end_time_max` from then on are told where it will be. Dropping the future closes every connection.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, gate, .. } = self;
+        let Self { listener, gate, tls, .. } = self;
         let config = &gate.config;
+        let tls = tls.map(|tls| {
+            let certificate = tls.config();
+            tokio::spawn(tls.follow(config.tls_look));
+            certificate
+        });
+        let greeting = Greeting { tls, time_max: config.header_time_max };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.header_time_max)
@@ -120,12 +145,15 @@ impl Bound {
             // An answer is written in one piece; waiting for more to send would only delay it.
             _ = stream.set_nodelay(true);
             if let Ok(seat) = seats.clone().try_acquire_owned() {
-                let served = serve(http.clone(), stream, service.clone(), stop.clone());
+                let served = welcome(greeting.clone(), http.clone(), stream, service.clone(), stop.clone());
                 connections.spawn(async move {
                     served.await;
                     drop(seat);
                 });
-            } else if let Ok(seat) = refusals.clone().try_acquire_owned() {
+            } else if greeting.tls.is_none()
+                && let Ok(seat) = refusals.clone().try_acquire_owned()
+            {
+                // Over TLS a refusal would cost as much as an answer; there the connection is closed without a word.
                 let refused = refuse(http.clone(), stream, config.retry_after, config.connections_max);
                 connections.spawn(async move {
                     refused.await;
@@ -136,7 +164,7 @@ impl Bound {
         // Those that connected before, and were not yet accepted, are told too.
         while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
             let Ok(seat) = seats.clone().try_acquire_owned() else { break };
-            let served = serve(http.clone(), stream, service.clone(), stop.clone());
+            let served = welcome(greeting.clone(), http.clone(), stream, service.clone(), stop.clone());
             connections.spawn(async move {
                 served.await;
                 drop(seat);
@@ -169,7 +197,39 @@ fn report(gate: &Gate, ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn serve(http: http1::Builder, stream: TcpStream, service: Router, stop: CancellationToken) {
+/// How connections begin.
+#[derive(Clone)]
+struct Greeting {
+    /// What handshakes are made with; none for plain HTTP.
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    time_max: Duration,
+}
+
+async fn welcome(
+    greeting: Greeting,
+    http: http1::Builder,
+    stream: TcpStream,
+    service: Router,
+    stop: CancellationToken,
+) {
+    let Some(tls) = greeting.tls else { return serve(http, stream, service, stop).await };
+    let certificate = tls.borrow().clone();
+    let stream = tokio::select! {
+        stream = handshake(certificate, stream, greeting.time_max) => stream,
+        // Nothing was asked yet.
+        () = stop.cancelled() => None,
+    };
+    if let Some(stream) = stream {
+        serve(http, stream, service, stop).await;
+    }
+}
+
+async fn serve(
+    http: http1::Builder,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: Router,
+    stop: CancellationToken,
+) {
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -5,3 +5,4 @@ mod http;
 mod looks;
 mod readme;
 mod tenants;
+mod tls;

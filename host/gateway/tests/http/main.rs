@@ -7,3 +7,4 @@ mod host;
 mod limits;
 mod looking;
 mod stage;
+mod tls;

@@ -136,7 +136,14 @@ impl Stage {
             http_meter: Arc::new(|_, _, _, _| {}),
             fault: fault.clone(),
         };
-        let bound = Gateway::bind(config, parts).await?;
+        let bound = match Gateway::bind(config, parts).await {
+            Ok(bound) => bound,
+            Err(error) => {
+                redis.kill()?;
+                redis.wait()?;
+                return Err(error.into());
+            }
+        };
         let address = bound.local_addr();
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
