@@ -132,6 +132,7 @@ impl Host {
             queue: shared.queue.clone(),
             presence: shared.presence.clone(),
             catalog: shared.catalog.clone(),
+            ledger: shared.ledger.clone(),
             flights: shared.flights.clone(),
             metrics: shared.metrics.clone(),
             trouble: shared.trouble.clone(),

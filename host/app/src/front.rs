@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{Admin, BrokerConfig, Caller, Inspect, Presence, Queue};
-use baton_gateway::{Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts, PayloadLimit};
-use baton_model::{HostState, ReplyTo, Tenants};
+use baton_gateway::{
+    Allowance, Allowances, Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts, PayloadLimit,
+};
+use baton_model::{HostState, Over, ReplyTo, Tenants};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::backoff::Trouble;
 use crate::catalog::Published;
 use crate::flights::Flights;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
 /// How long Redis may take to answer before it is held for unreachable.
@@ -26,6 +29,7 @@ pub(crate) struct Front {
     pub(crate) queue: Arc<Queue>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trouble: Arc<Trouble>,
@@ -51,6 +55,7 @@ impl Front {
             admin: Arc::new(Admin::new(broker)?),
             inspect: Arc::new(Inspect::new(broker)?),
             tenants: self.tenants.clone(),
+            allowance: allowances(self.tenants.clone(), self.catalog.clone(), self.ledger.clone()),
             payload_bytes_max: payload_bytes_max(self.catalog.clone()),
             redis_reachable: reachable(self.queue.clone(), self.trouble.clone()),
             metrics: metrics(self.metrics.clone()),
@@ -66,6 +71,23 @@ impl Front {
     fn status(&self) -> HostStatus {
         HostStatus { draining: *self.state.borrow() == HostState::Draining, started: *self.first_pass.borrow() }
     }
+}
+
+/// What quotas leave a function: what is said of its tenant, and of itself if this host has it.
+fn allowances(tenants: watch::Receiver<Tenants>, catalog: Arc<Published>, ledger: Arc<Ledger>) -> Allowances {
+    Arc::new(move |function| {
+        let policy = tenants.borrow().of(function.tenant()).clone();
+        let held = match policy.over {
+            Over::Wait => None,
+            Over::Refuse => ledger.held(function, std::time::Instant::now()),
+        };
+        Allowance {
+            function: catalog.snapshot().get(function).map(|revision| revision.quotas).unwrap_or_default(),
+            tenant: policy.quotas,
+            over: policy.over,
+            held: held.map(|(held, wait)| (held.as_str(), wait)),
+        }
+    })
 }
 
 fn payload_bytes_max(catalog: Arc<Published>) -> PayloadLimit {

@@ -172,7 +172,6 @@ impl Ledger {
         books.standing(place, now).room.calls.min(shares.room(party, &parties[party]))
     }
 
-    #[allow(dead_code, reason = "the gateway asks it, with the next piece")]
     /// Why a call of `function` that came now would have to wait for a quota, if it would, and for how long at least.
     pub(crate) fn held(&self, function: &FunctionId, now: Instant) -> Option<(Held, Duration)> {
         if !self.is_shared() {

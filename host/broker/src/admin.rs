@@ -124,6 +124,25 @@ impl Admin {
         Ok(answers.map(|answer| looked(&answer)).collect())
     }
 
+    /// How many bytes the queues of these functions take in Redis, as it counts them: calls that hosts hold and those that
+    /// wait for their time among them, and what keeping them costs. Of long queues it looks at a sample.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn queue_bytes(&self, functions: &[FunctionId]) -> Result<u64, BrokerError> {
+        let mut look = redis::pipe();
+        for function in functions {
+            look.cmd("MEMORY").arg("USAGE").arg(self.keys.calls(function));
+            look.cmd("MEMORY").arg("USAGE").arg(self.keys.delayed(function));
+        }
+        let answers = self.link.run_all(&look).await?;
+        let bytes = |answer: &Value| match answer {
+            Value::Int(bytes) => u64::try_from(*bytes).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(answers.iter().map(bytes).sum())
+    }
+
     /// The functions among `candidates` that have a result for `id`.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::directory::Standing;
 use crate::door;
 use crate::gate::Gate;
 use crate::problem::Problem;
+use crate::quota;
 use crate::request::{CALL_ID, Target, Wishes, location, wishes};
 
 /// How long a wait rests when Redis fails in the middle of it.
@@ -110,6 +111,7 @@ pub(crate) async fn send(
     let id = match earlier(&gate, &function, &wishes).await? {
         Some(result) => result.id,
         None => {
+            quota::admit(&gate, &function).await?;
             let _entrant = enter(&gate)?;
             let sent = gate.parts.caller.send(&function, &payload, &wishes.options).await;
             sent.map_err(|error| gate.broker_problem(&error))?
@@ -138,6 +140,7 @@ pub(crate) async fn call(
     if let Some(result) = earlier(&gate, &function, &wishes).await? {
         return Ok(answer(&function, result));
     }
+    quota::admit(&gate, &function).await?;
     let entrant = enter(&gate)?;
     let accepted = gate.parts.caller.accept(&function, &payload, &wishes.options).await;
     drop((payload, entrant));

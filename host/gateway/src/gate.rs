@@ -15,6 +15,7 @@ use crate::GatewayConfig;
 use crate::auth::{Asker, Guard};
 use crate::directory::Directory;
 use crate::problem::Problem;
+use crate::quota::Allowances;
 
 /// What the host in whose process the gateway stands says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Parts {
     pub tenants: watch::Receiver<Tenants>,
     /// The largest payload that a function takes, if the host itself runs it.
     pub payload_bytes_max: PayloadLimit,
+    /// What quotas leave a function.
+    pub allowance: Allowances,
     /// What the host says of itself now. It is asked for every request, so it has to be quick.
     pub status: Arc<dyn Fn() -> HostStatus + Send + Sync>,
     /// How much the host has to do.

@@ -14,6 +14,7 @@ mod gate;
 mod listings;
 mod probes;
 mod problem;
+mod quota;
 mod request;
 mod router;
 #[cfg(any(test, feature = "fuzz"))]
@@ -24,5 +25,6 @@ mod tls;
 pub use auth::Auth;
 pub use config::GatewayConfig;
 pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts, PayloadLimit};
+pub use quota::{Allowance, Allowances};
 pub use server::{Bound, Gateway, GatewayError};
 pub use tls::TlsFiles;

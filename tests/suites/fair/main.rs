@@ -1,5 +1,6 @@
 //! Several tenants on one host: whose calls begin when, and what quotas hold back. Nothing is lost by waiting.
 
+mod doors;
 mod quotas;
 mod weights;
 

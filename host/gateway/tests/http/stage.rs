@@ -124,6 +124,7 @@ impl Stage {
             inspect: Arc::new(Inspect::new(&broker)?),
             tenants: said,
             // Of one function its host is known, and what it takes.
+            allowance: Arc::new(|_| baton_gateway::Allowance::default()),
             payload_bytes_max: Arc::new(|function| (function.function().as_str() == "tiny").then_some(10)),
             status: Arc::new(move || *seen.borrow()),
             executions: Arc::new(move || *work.borrow()),

@@ -1,0 +1,86 @@
+//! Quotas at the door: whether a call may wait in its function's queue. What is refused here was never accepted; what is
+//! accepted is run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_model::{FunctionId, Over, Quotas};
+
+use crate::gate::Gate;
+use crate::problem::Problem;
+
+/// What is said about one function and its tenant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowance {
+    /// The quotas of the function, as far as the host in whose process the gateway stands has it.
+    pub function: Quotas,
+    /// The quotas of its tenant, for all its functions together.
+    pub tenant: Quotas,
+    /// What happens to a call that would wait for a quota.
+    pub over: Over,
+    /// Which quota a call that came now would wait for at this host, by its name in manifests, and for how long at least;
+    /// none if it would begin, or if the host has no such function.
+    pub held: Option<(&'static str, Duration)>,
+}
+
+/// Looks up what is said about a function. It is asked for every new call, so it has to be quick.
+pub type Allowances = Arc<dyn Fn(&FunctionId) -> Allowance + Send + Sync>;
+
+/// Refuses a call for which a quota leaves no room. Without a limit on queues nobody is asked.
+pub(crate) async fn admit(gate: &Gate, function: &FunctionId) -> Result<(), Problem> {
+    let Allowance { function: own, tenant, over, held } = (gate.parts.allowance)(function);
+    if let (Over::Refuse, Some((quota, wait))) = (over, held) {
+        let detail = format!("{function} or its tenant has all that its quota `{quota}` gives it now; try again later");
+        let problem = Problem::new(429, "over-quota").code(word(quota).to_owned()).detail(detail);
+        // In whole seconds, and never sooner than it can be.
+        return Err(problem.retry_after(wait.saturating_add(Duration::from_millis(999)).max(gate.config.retry_after)));
+    }
+    if own.queue_calls_max.is_some() || own.queue_bytes_max.is_some() {
+        check(gate, &own, std::slice::from_ref(function), "the function").await?;
+    }
+    if tenant.queue_calls_max.is_some() || tenant.queue_bytes_max.is_some() {
+        let hosts = gate.directory.hosts().await.map_err(|error| gate.broker_problem(&error))?;
+        let is_sibling = |other: &&FunctionId| other.tenant() == function.tenant() && *other != function;
+        let mut all: Vec<FunctionId> = hosts.functions().filter(is_sibling).cloned().collect();
+        all.push(function.clone());
+        check(gate, &tenant, &all, "the tenant").await?;
+    }
+    Ok(())
+}
+
+/// Looks at the queues of these functions together.
+async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &str) -> Result<(), Problem> {
+    let trouble = |error| gate.broker_problem(&error);
+    let full = |quota: &str, used: u64, most: u64| {
+        let detail =
+            format!("the queue of {whose} has {used} of the {most} that its quota `{quota}` gives it; try again later");
+        let problem = Problem::new(429, "over-quota").code(word(quota).to_owned()).detail(detail);
+        Err(problem.retry_after(gate.config.retry_after))
+    };
+    if let Some(most) = quotas.queue_calls_max {
+        let looks = gate.parts.admin.looks(functions).await.map_err(trouble)?;
+        let used: u64 = looks.iter().flatten().map(|look| look.depth.queued + look.depth.delayed).sum();
+        if used >= most {
+            return full("queue_calls", used, most);
+        }
+    }
+    if let Some(most) = quotas.queue_bytes_max {
+        let used = gate.parts.admin.queue_bytes(functions).await.map_err(trouble)?;
+        if used >= most {
+            return full("queue_bytes", used, most);
+        }
+    }
+    Ok(())
+}
+
+/// The word for programs.
+fn word(quota: &str) -> &'static str {
+    match quota {
+        "concurrency" => "quota-concurrency",
+        "calls_per_second" => "quota-calls-per-second",
+        "cpu_ms_per_second" => "quota-cpu-ms-per-second",
+        "queue_calls" => "quota-queue-calls",
+        "queue_bytes" => "quota-queue-bytes",
+        _ => "over-quota",
+    }
+}
