@@ -33,7 +33,8 @@ test: host plugins guests ## every test, each on a redis-server of its own where
 	@cargo test --release --workspace --no-fail-fast
 
 schema: ## write the JSON schemas in docs/schema from the types, after a change of the manifest or of tenant.toml
-	@cargo test --release --workspace --lib --quiet -- --ignored write_the_schemas
+	@rm -rf target/schema; cargo test --release --workspace --lib --quiet -- the_schemas_in_docs_are_those_of_the_types >/dev/null || true
+	@cp target/schema/*.json docs/schema/
 
 lint: setup-lint ## formatting, clippy for the host and the functions, layers, dependencies, documentation
 	@echo '==> cargo fmt'
@@ -62,10 +63,10 @@ bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_
 	@.ci/built $(BENCH) $(BENCH_ARGS)
 
 hostile: host plugins guests ## run every hostile guest, measure it, and write the table in docs/security.md
-	@cargo test --quiet --release --workspace --test hostile -- --ignored --nocapture the_table_of_all_hostile_guests
+	@BATON_HOSTILE_TABLE=1 cargo test --quiet --release --workspace --test hostile -- --nocapture hostile_guests_one_kind_after_the_other
 
 soak: host plugins guests ## reloads and calls for some minutes (FULL=1: 10,000 and 1,000,000), and a host that does not grow
-	@BATON_FULL=$(FULL) cargo test --quiet --release --workspace --test hostile -- --ignored --nocapture a_host_does_not_grow
+	@BATON_SOAK=1 BATON_FULL=$(FULL) cargo test --quiet --release --workspace --test hostile -- --nocapture a_host_does_not_grow
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=

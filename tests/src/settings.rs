@@ -50,7 +50,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Whether the suites run at the length of the goals (`BATON_FULL=1`) instead of the few seconds of every day.
 #[must_use]
 pub fn full_length() -> bool {
-    env::var_os("BATON_FULL").is_some_and(|value| value == "1")
+    is_asked("BATON_FULL")
+}
+
+/// Whether this variable of the environment is `1`: more is asked for than every day.
+#[must_use]
+pub fn is_asked(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|value| value == "1")
 }
 
 /// The `baton` binary of the profile that the tests were built in, or the one that `BATON_BIN` names.
