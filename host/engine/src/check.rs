@@ -35,10 +35,10 @@ pub enum LoadError {
     /// The compiler had to be stopped, or failed.
     #[error(transparent)]
     Compiler(#[from] CompileError),
-    /// It does not export exactly the handler.
+    /// It does not export the handler, or another interface beside it.
     #[error(
-        "a function exports `{HANDLER}` and nothing else; this component exports {}: build it against that world, and \
-         look whether the file is whole", if .found.is_empty() { "nothing".to_owned() } else { .found.join(", ") }
+        "a function exports `{HANDLER}` and no other interface; this component exports {}: build it against that world, \
+         and look whether the file is whole", if .found.is_empty() { "nothing".to_owned() } else { .found.join(", ") }
     )]
     WrongExports {
         /// What it exports.
@@ -99,7 +99,7 @@ pub(crate) fn before_compiling(bytes: &[u8]) -> Result<(), LoadError> {
     })
 }
 
-/// Demands the one export, and imports that are there and granted. Returns the imports' names.
+/// Demands the handler and no other interface among the exports, and imports that are there and granted. Returns the imports' names.
 pub(crate) fn names(
     engine: &wasmtime::Engine,
     code: &wasmtime::component::Component,
@@ -111,7 +111,10 @@ pub(crate) fn names(
         Some(export) => matches!(export.ty, ComponentItem::ComponentInstance(_)),
         None => false,
     };
-    if found.len() != 1 || !is_handler {
+    // Some toolchains (componentize-py) export something of their own under a plain name. What is named like an interface
+    // was meant for a host.
+    let is_other = |name: &String| name != HANDLER && name.contains(':');
+    if found.iter().any(is_other) || !is_handler {
         return Err(LoadError::WrongExports { found });
     }
     let imports: Vec<String> = kind.imports(engine).map(|(name, _)| brief(name)).collect();

@@ -80,9 +80,21 @@ fn the_wrong_world_is_refused_with_what_it_exports() {
     let other = refusal(&wat::parse_str(other).unwrap());
     assert!(other.to_string().contains("wasi:cli/run@0.2.0"), "{other}");
     let surplus = r#"(component (instance $i)
-        (export "baton:function/handler@0.1.0" (instance $i)) (export "another" (instance $i)))"#;
+        (export "baton:function/handler@0.1.0" (instance $i)) (export "wasi:cli/run@0.2.0" (instance $i)))"#;
     let surplus = refusal(&wat::parse_str(surplus).unwrap());
     assert!(matches!(&surplus, LoadError::WrongExports { found } if found.len() == 2), "{surplus}");
+    let instead = r#"(component (instance $i) (export "handler" (instance $i)))"#;
+    assert!(matches!(refusal(&wat::parse_str(instead).unwrap()), LoadError::WrongExports { .. }));
+}
+
+#[test]
+fn what_a_toolchain_exports_for_itself_under_a_plain_name_is_let_through() {
+    let guest = Guest {
+        imports: r#"(instance $own) (export "exports" (instance $own))"#,
+        body: guests::ECHO.into(),
+        ..Guest::default()
+    };
+    assert!(load(&guest.build()).imports().contains(&"baton:function/types@0.1.0".to_owned()));
 }
 
 #[test]
