@@ -82,9 +82,13 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
                 Ok(admitted) => admitted,
                 Err(error) => return Ok((Err(error),)),
             };
-            let patience = options.timeout_ms.map_or(left, |ms| left.min(Duration::from_millis(ms)));
-            let answer = calls.call(request(function, payload, options), patience).await;
-            Ok((answer.map(|(media_type, body)| Answer { media_type, body }).map_err(Error::from),))
+            let patience = options.timeout_ms.map_or(left, Duration::from_millis);
+            match calls.call(request(function, payload, options), patience.min(left)).await {
+                // The attempt's own time is over, and it ends by that alone: whether the guest would still hear of it
+                // would be a race.
+                Err(CallsError::TimedOut { .. }) if patience >= left => std::future::pending().await,
+                answer => Ok((answer.map(|(media_type, body)| Answer { media_type, body }).map_err(Error::from),)),
+            }
         })
     })?;
     calls.func_wrap_async("send", |cx, (function, payload, options): Asked| {
