@@ -318,7 +318,7 @@ impl Work {
             guests: guests.handle().clone(),
             helpers: Handle::current(),
             fault: fault.clone(),
-            nesting: Arc::new(Nesting::new(broker, seats.clone(), stop.clone())),
+            nesting: Arc::new(Nesting::new(broker, seats.clone(), ledger.clone(), stop.clone())),
             hand_back_after: Duration::from_secs(1),
         });
         let corridor = Corridor::start()?;

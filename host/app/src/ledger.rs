@@ -195,6 +195,20 @@ impl Ledger {
         seat.entered(Entry { ledger: self.clone(), function: place })
     }
 
+    /// Writes a call down that goes on after it had left its seat to others. It began once, and is not charged for that again.
+    pub(crate) fn resume(self: &Arc<Self>, function: &FunctionId, seat: Seat) -> Seat {
+        if !self.is_shared() {
+            return seat;
+        }
+        let mut books = self.lock();
+        let Some(place) = books.places.get(function).copied() else { return seat };
+        let tenant = books.functions[place].tenant;
+        books.functions[place].account.resume();
+        books.tenants[tenant].account.resume();
+        drop(books);
+        seat.entered(Entry { ledger: self.clone(), function: place })
+    }
+
     /// Gives seats to calls that wait for one, by weight and as far as quotas let them, the fewest first. The others
     /// stay where they are. `free` is how many seats are free, those of `seats` among them.
     pub(crate) fn admit(

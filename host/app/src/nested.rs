@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
+use crate::ledger::Ledger;
 use crate::seats::{Seat, Seats};
 
 /// The header that says how many calls wait for this one, each for the next.
@@ -35,6 +36,7 @@ pub(crate) struct Nesting {
     /// operation.
     callers: Mutex<HashMap<Name, Arc<Caller>>>,
     seats: Seats,
+    ledger: Arc<Ledger>,
     /// By depth: calls that make calls, and run or wait.
     permits: Vec<Arc<Semaphore>>,
     /// Cancelled when this host ends.
@@ -48,10 +50,10 @@ pub(crate) fn waiting_max(seats: u32) -> u32 {
 
 impl Nesting {
     /// Connects to nothing yet.
-    pub(crate) fn new(broker: &BrokerConfig, seats: Seats, stop: CancellationToken) -> Self {
+    pub(crate) fn new(broker: &BrokerConfig, seats: Seats, ledger: Arc<Ledger>, stop: CancellationToken) -> Self {
         let of_depth = |depth| if depth == 0 { seats.total().clamp(PERMITS_A_DEPTH, 512) } else { PERMITS_A_DEPTH };
         let permits = (0..=DEPTH_MAX).map(|depth| Arc::new(Semaphore::new(of_depth(depth) as usize))).collect();
-        Self { broker: broker.clone(), callers: Mutex::default(), seats, permits, stop }
+        Self { broker: broker.clone(), callers: Mutex::default(), seats, ledger, permits, stop }
     }
 
     /// What a call begins with whose function makes calls. None if too many of them run already: then it has to wait in
@@ -105,7 +107,7 @@ pub(crate) struct Nested {
     call: Arc<Call>,
     grants: Arc<Grants>,
     depth: u32,
-    /// None while it waits, and if none was free when it went on. A lock and no message: it is held to put the seat in or take it out.
+    /// None while it waits. A lock and no message: it is held to put the seat in or take it out.
     seat: Mutex<Option<Seat>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -117,9 +119,11 @@ impl Nested {
     }
 
     /// Goes on, on a seat if one is free. It does not wait for one: whoever reads holds the free seats until calls come. So
-    /// there may be more attempts than seats, by as many as there are permits.
+    /// there may be more attempts than seats, by as many as there are permits. In the books it counts either way.
     fn take_back_seat(&self) {
-        *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = self.nesting.seats.try_one();
+        let seat = self.nesting.seats.at_most_one();
+        let seat = seat.map(|seat| self.nesting.ledger.resume(&self.call.function, seat));
+        *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = seat;
     }
 
     /// The function and what is said with the call, if all of it may be.

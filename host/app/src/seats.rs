@@ -80,6 +80,12 @@ impl Seats {
         self.free.clone().try_acquire_owned().ok().map(|permit| Seat(permit, None))
     }
 
+    /// Takes a seat if one is free, or the permit for none: whoever goes on without one is written down all the same.
+    pub(crate) fn at_most_one(&self) -> Option<Seat> {
+        let none = || self.free.clone().try_acquire_many_owned(0).ok().map(|permit| Seat(permit, None));
+        self.try_one().or_else(none)
+    }
+
     async fn one(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the seats are never closed")
     }

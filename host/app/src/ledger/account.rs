@@ -125,13 +125,20 @@ impl Account {
         room
     }
 
+    /// An attempt begins.
     pub(super) fn enter(&mut self, now: Instant) {
-        self.in_use = self.in_use.saturating_add(1);
+        self.resume();
         if let Some(calls) = &mut self.calls {
             calls.charge(1, now);
         }
     }
 
+    /// An attempt goes on that had left.
+    pub(super) fn resume(&mut self) {
+        self.in_use = self.in_use.saturating_add(1);
+    }
+
+    /// An attempt has ended, or waits for a call of its own.
     pub(super) fn leave(&mut self) {
         self.in_use = self.in_use.saturating_sub(1);
     }

@@ -104,6 +104,28 @@ async fn a_function_over_its_quota_waits_and_holds_up_none_of_its_siblings() {
     assert_eq!(admit(&ledger, &seats, &mut waiting).await.len(), 2);
 }
 
+#[tokio::test]
+async fn who_waits_for_a_call_of_its_own_leaves_its_place_and_counts_again_when_it_goes_on() {
+    let (ledger, seats) = (Arc::new(Ledger::new(2)), Seats::new(2));
+    let capped = function("acme/capped");
+    let quotas = Quotas { concurrency_max: Some(2), calls_per_second: Some(3), ..Quotas::default() };
+    ledger.open(&[(capped.clone(), quotas)], &Tenants::default(), Instant::now());
+    let mut running = admit(&ledger, &seats, &mut calls(&capped, 2)).await;
+    let now = Instant::now();
+    assert_eq!(ledger.held(&capped, now).map(|(held, _)| held), Some(Held::Concurrency));
+    running.pop();
+    assert_eq!(ledger.room_of(&capped, now), 1, "who waits leaves room for what it waits for");
+    running.extend(admit(&ledger, &seats, &mut calls(&capped, 1)).await);
+    let resumed = ledger.resume(&capped, seats.at_most_one().unwrap());
+    assert_eq!((resumed.count(), ledger.in_use()[0].1), (0, 3), "it goes on beside the seats, and is in the books");
+    running.clear();
+    assert_eq!(ledger.in_use()[0].1, 1);
+    drop(resumed);
+    // Three have begun, and the one that went on was not charged again.
+    assert!(ledger.room_of(&capped, now + Duration::from_millis(400)) >= 1);
+    assert_eq!(ledger.in_use()[0].1, 0);
+}
+
 #[test]
 fn what_is_held_back_is_counted_in_time() {
     let (ledger, start) = (Arc::new(Ledger::new(16)), Instant::now());
