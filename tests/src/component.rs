@@ -40,6 +40,22 @@ pub fn nested_guest() -> Result<Vec<u8>> {
     guest("nested")
 }
 
+/// The guest of tests/guests/http.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn http_guest() -> Result<Vec<u8>> {
+    guest("http_guest")
+}
+
+/// The guest of tests/guests/scratch.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn scratch_guest() -> Result<Vec<u8>> {
+    guest("scratch_guest")
+}
+
 fn guest(name: &str) -> Result<Vec<u8>> {
     let target = profile_dir()?.parent().context("the profile lies in the target folder")?.to_owned();
     let path = target.join("wasm32-wasip2/guest").join(format!("{name}.wasm"));

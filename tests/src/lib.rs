@@ -25,6 +25,7 @@ mod proxy;
 mod readme;
 mod redis_server;
 mod report;
+mod servers;
 pub mod settings;
 mod shell;
 mod stage;
@@ -36,8 +37,8 @@ pub use bombs::{memory_bomb, plain_bombs, time_bomb};
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
 pub use component::{
-    CORE_MODULE, foreign_guest, ill_guest, nested_guest, patched, sample, section_boundaries, truncations, variant,
-    wrong_world,
+    CORE_MODULE, foreign_guest, http_guest, ill_guest, nested_guest, patched, sample, scratch_guest,
+    section_boundaries, truncations, variant, wrong_world,
 };
 pub use events::{Event, Events};
 pub use fleet::Fleet;
@@ -53,6 +54,7 @@ pub use readme::{Step, matches, steps};
 pub use redis_server::{Address, CLIENT_NAME, Redis, Subscription};
 pub use report::{LoadReport, LoadedCall};
 pub use rustix::process::Signal;
+pub use servers::{Manner, serve};
 pub use shell::Shell;
 pub use stage::Stage;
 pub use stats::{CommandStats, children_of, cpu_time, is_alive};

@@ -41,4 +41,14 @@ impl Stage {
     pub fn host(&self) -> HostPlan {
         HostPlan::on(&self.redis, &self.folder)
     }
+
+    /// As [`Stage::host`], with what an operator's `baton.toml` says.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn host_with(&self, settings: &str) -> Result<HostPlan> {
+        let file = self.folder.path().join(".baton.toml");
+        std::fs::write(&file, settings)?;
+        Ok(self.host().argument("--config").argument(file))
+    }
 }

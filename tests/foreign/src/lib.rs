@@ -47,6 +47,8 @@ fn kept(bucket: &store::Bucket, order: &[&str]) -> Result<String, store::Error> 
         ["set", key, value] => done(bucket.set(key, value.as_bytes())?),
         // A value of so many bytes.
         ["fill", key, bytes] => done(bucket.set(key, &vec![b'x'; number(bytes)])?),
+        // A key of so many bytes.
+        ["set-long", bytes] => done(bucket.set(&"k".repeat(number(bytes)), b"v")?),
         ["delete", key] => done(bucket.delete(key)?),
         ["exists", key] => bucket.exists(key)?.to_string(),
         ["increment", key, by] => atomics::increment(bucket, key, number(by) as u64)?.to_string(),
@@ -56,6 +58,10 @@ fn kept(bucket: &store::Bucket, order: &[&str]) -> Result<String, store::Error> 
             }
             "touched".to_owned()
         }
+        // Whatever it is told.
+        ["touch-for-ever"] => loop {
+            drop(bucket.exists("nothing"));
+        },
         ["set-many", count] => {
             let pair = |i: usize| (format!("key-{i}"), vec![b'x'; 10]);
             done(batch::set_many(bucket, &(0..number(count)).map(pair).collect::<Vec<_>>())?)

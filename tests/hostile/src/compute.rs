@@ -20,11 +20,11 @@ pub(crate) fn recursion(argument: &str) -> Told {
     Ok(format!("{argument}{}", deeper(0)))
 }
 
-/// Copies of 16 MiB, which are one instruction each, one after the other.
+/// Copies of 64 MiB, which are one instruction each, one after the other.
 pub(crate) fn copies(_: &str) -> Told {
-    let mut bytes = vec![1u8; 32 << 20];
+    let mut bytes = vec![1u8; (64 << 20) + 16];
     loop {
-        bytes.copy_within(..16 << 20, 16 << 20);
+        bytes.copy_within(..64 << 20, 16);
         black_box(&mut bytes);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 struct Order {
     /// The function to call; without one the answer is how the order came.
     call: Option<String>,
-    /// The payload of that call.
+    /// The payload of that call: text as it is, anything else as JSON.
     #[serde(default)]
     with: Value,
     timeout_ms: Option<u64>,
@@ -23,15 +23,23 @@ struct Order {
     /// Does not wait.
     #[serde(default)]
     send: bool,
+    /// Sends itself this very order so many times, and answers with how many were taken.
+    #[serde(default)]
+    fork: usize,
 }
 
 #[baton_sdk::function]
 fn nested(context: &Context, payload: Bytes) -> Result<Value> {
     let order: Order = payload.json()?;
-    let call = match order.call {
+    if order.fork > 0 {
+        let itself = Call::to(context.function()).payload(payload);
+        return Ok(json!((0..order.fork).filter(|_| itself.clone().send().is_ok()).count()));
+    }
+    let call = match (order.call, order.with) {
         _ if order.again => Call::to(context.function()).payload(payload),
-        Some(function) => Call::to(function).json(&order.with)?,
-        None => {
+        (Some(function), Value::String(text)) => Call::to(function).media_type("text/plain").payload(text),
+        (Some(function), with) => Call::to(function).json(&with)?,
+        (None, _) => {
             return Ok(json!({
                 "depth": context.header("x-baton-depth"),
                 "header": context.header("x-said"),

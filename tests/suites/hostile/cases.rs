@@ -6,20 +6,48 @@ use anyhow::{Context, Result, bail, ensure};
 use baton_model::{ResultDocument, Status};
 use baton_tests::{Stage, ill_guest, sample};
 
+use crate::granted;
 use crate::odd;
+use crate::others::{self, Others};
 
 /// The tenant of all hostile functions.
 pub(crate) const TENANT: &str = "foe";
 
 /// The function that is `ill` with more time.
 const PATIENT: &str = "patient";
+
+/// The time limit of functions that are not brief: for what ends by itself, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A hostile function.
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    pub(crate) guest: fn() -> Result<Vec<u8>>,
+    /// What its manifest says beside its time limit; with the names of [`Others`] in it.
+    pub(crate) grants: &'static str,
+    /// Whether its time limit is short, for what ends by that alone.
+    pub(crate) is_brief: bool,
+}
+
+const FUNCTIONS: &[Function] = &[
+    Function { name: "ill", guest: ill_guest, grants: "", is_brief: true },
+    Function { name: PATIENT, guest: ill_guest, grants: "", is_brief: false },
+];
+
+/// All that are no odd ones.
+fn functions() -> impl Iterator<Item = &'static Function> {
+    FUNCTIONS.iter().chain(granted::FUNCTIONS)
+}
 
 /// How a call must end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ends {
     /// It is answered, with just this.
     Answered(&'static str),
+    /// It is answered with this line, once for each thing that it tried.
+    Each(&'static str),
+    /// It is answered, and has this word.
+    Says(&'static str),
     /// It is given up with this reason, and the error has this word.
     Dead(&'static str, &'static str),
 }
@@ -27,29 +55,37 @@ pub(crate) enum Ends {
 /// One hostile call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    /// The function, without its tenant: `ill` is the crate tests/hostile, the others are odd ones.
+    /// What it is; empty for that of its payload, or of its function.
+    pub(crate) name: &'static str,
+    /// The function, without its tenant: `ill` is the crate tests/hostile, others are those of `granted` and odd ones.
     pub(crate) function: &'static str,
+    /// With the names of [`Others`] in it.
     pub(crate) payload: &'static str,
     pub(crate) ends: Ends,
 }
 
 const fn ill(payload: &'static str, ends: Ends) -> Case {
-    Case { function: "ill", payload, ends }
+    Case { name: "", function: "ill", payload, ends }
 }
 
 /// For what ends by itself, however slow the machine is.
 const fn patient(payload: &'static str, ends: Ends) -> Case {
-    Case { function: PATIENT, payload, ends }
+    Case { name: "", function: PATIENT, payload, ends }
 }
 
 const fn odd(function: &'static str, ends: Ends) -> Case {
-    Case { function, payload: "", ends }
+    Case { name: "", function, payload: "", ends }
 }
 
-const TIMEOUT: Ends = Ends::Dead("timeout", "limit");
+pub(crate) const TIMEOUT: Ends = Ends::Dead("timeout", "limit");
 
-/// All of them. `{listener}` in a payload is the address of somebody who listens and must not hear anything.
-pub(crate) const CASES: &[Case] = &[
+/// All cases.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(granted::CASES)
+}
+
+/// Those of functions that were granted nothing.
+const CASES: &[Case] = &[
     ill("loop", TIMEOUT),
     patient("recursion", Ends::Dead("trap", "stack")),
     ill("copies", TIMEOUT),
@@ -88,9 +124,9 @@ pub(crate) const CASES: &[Case] = &[
 
 impl Case {
     /// Its name in tables and messages.
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> &'static str {
         let payload = self.payload.strip_suffix(" {listener}").unwrap_or(self.payload);
-        if payload.is_empty() { self.function.to_owned() } else { payload.to_owned() }
+        [self.name, payload, self.function].into_iter().find(|name| !name.is_empty()).unwrap_or_default()
     }
 
     /// The function with its tenant.
@@ -100,18 +136,24 @@ impl Case {
 
     /// Its time limit, where that of most is `limit`.
     pub(crate) fn limit(&self, limit: Duration) -> Duration {
-        if self.function == "ill" { limit } else { PATIENCE }
+        let is_brief = functions().any(|function| function.name == self.function && function.is_brief);
+        if is_brief { limit } else { PATIENCE }
     }
 
     /// Checks that a call of it ended as it must.
     pub(crate) fn check(&self, document: &ResultDocument) -> Result<()> {
         let name = self.name();
+        let said = String::from_utf8_lossy(&document.payload);
+        let brief: String = said.chars().take(500).collect();
+        let says = |expected: &str, as_expected: bool| {
+            ensure!(document.status == Status::Ok, "{name}: {document:?}");
+            ensure!(as_expected, "{name} said {brief:?}, and should have said {expected:?}");
+            Ok(())
+        };
         match self.ends {
-            Ends::Answered(with) => {
-                ensure!(document.status == Status::Ok, "{name}: {document:?}");
-                let said = String::from_utf8_lossy(&document.payload);
-                ensure!(said == with, "{name} said {said:?}, and should have said {with:?}");
-            }
+            Ends::Answered(with) => says(with, said == with)?,
+            Ends::Each(line) => says(line, !said.is_empty() && said.lines().all(|said| said == line))?,
+            Ends::Says(word) => says(word, said.contains(word))?,
             Ends::Dead(reason, word) => {
                 let Some(error) = &document.error else { bail!("{name} is no failure: {document:?}") };
                 let as_expected = document.status == Status::Dead && error.code == reason;
@@ -127,23 +169,29 @@ impl Case {
     }
 }
 
-/// Puts every hostile function, `ill` with this time limit, and the neighbour `friend/echo` into the folder. Gives all
-/// their names.
-pub(crate) fn install(stage: &Stage, limit: Duration) -> Result<Vec<String>> {
-    let ill = ill_guest()?;
-    let mut functions = vec![("ill", ill.clone(), limit), (PATIENT, ill, PATIENCE)];
-    for name in odd::CALLED {
-        functions.push((name, odd::component(name)?, PATIENCE));
-    }
+/// Puts every hostile function, brief ones with this time limit, and the neighbour `friend/echo` into the folder, and
+/// something into a bucket of the neighbour's. Gives all their names.
+pub(crate) async fn install(stage: &mut Stage, limit: Duration, others: &Others) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for (function, bytes, limit) in functions {
+    let mut install = |function: &str, bytes: &[u8], limit: Duration, grants: &str| -> Result<()> {
         let name = format!("{TENANT}/{function}");
-        stage.folder.write_manifest(&name, &format!("limits.time_ms = {}\n", limit.as_millis()))?;
-        stage.folder.install(&name, &bytes)?;
+        let manifest = format!("limits.time_ms = {}\n{}", limit.as_millis(), others.fill(grants)?);
+        stage.folder.write_tenant(TENANT, granted::TENANT)?;
+        stage.folder.write_manifest(&name, &manifest)?;
+        stage.folder.install(&name, bytes)?;
         names.push(name);
+        Ok(())
+    };
+    for function in functions() {
+        let limit = if function.is_brief { limit } else { PATIENCE };
+        install(function.name, &(function.guest)()?, limit, function.grants)?;
+    }
+    for name in odd::CALLED {
+        install(name, &odd::component(name)?, PATIENCE, "")?;
     }
     stage.folder.install("friend/echo", &sample("echo")?)?;
     names.push("friend/echo".to_owned());
+    others::keep_something(stage).await?;
     Ok(names)
 }
 
@@ -167,8 +215,12 @@ fn every_mode_and_every_odd_guest_has_a_case() -> Result<()> {
     for guest in odd::CALLED {
         ensure!(CASES.iter().any(|case| case.function == *guest), "no case for the odd guest {guest}");
     }
-    for name in odd::CALLED.iter().chain(odd::REFUSED.iter().map(|(name, _)| name)) {
+    for function in functions() {
+        ensure!(all().any(|case| case.function == function.name), "no case for the function {}", function.name);
+    }
+    for name in odd::CALLED {
         odd::component(name)?;
     }
+    odd::refused()?;
     Ok(())
 }

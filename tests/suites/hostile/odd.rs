@@ -1,6 +1,7 @@
 //! Guests of shapes that no compiler makes, written into the frame tests/hostile/wat/frame.wat.
 
 use anyhow::{Context, Result};
+use baton_tests::{memory_bomb, plain_bombs, time_bomb};
 
 const FRAME: &str = include_str!("../../hostile/wat/frame.wat");
 
@@ -106,8 +107,22 @@ const SUB_INSTANCES: &str = r#"
 pub(crate) const CALLED: &[&str] =
     &["table", "large-list", "no-utf8", "astray", "sub-instances", "canary", "canary-large"];
 
-/// The odd guests that no host may load, by their names, with words that the refusal has to have.
-pub(crate) const REFUSED: &[(&str, &str)] = &[
+/// A component that no host may load: what it is, a word that the refusal has to have, and its bytes.
+pub(crate) type Refused = (&'static str, &'static str, Vec<u8>);
+
+/// All of them: odd guests, and those that cost a compiler more than it may take.
+pub(crate) fn refused() -> Result<Vec<Refused>> {
+    let odd = REFUSED.iter().map(|(name, word)| Ok((*name, *word, component(name)?)));
+    let mut refused = odd.collect::<Result<Vec<Refused>>>()?;
+    refused.extend(plain_bombs()?);
+    refused.push(("2,000 locals that live through 2,000 loops", "MiB of memory", memory_bomb()?));
+    // 20 s of the processor, if it were let; a busy machine may not give it 5 s in time.
+    refused.push(("40 functions of 128 loops with 78 locals, in 56 KB", "the compiler", time_bomb(40, 0)?));
+    Ok(refused)
+}
+
+/// The odd guests that no host may load, by their names, with the words.
+const REFUSED: &[(&str, &str)] = &[
     ("start-loop", "longer than"),
     ("start-recursion", "stack"),
     ("start-trap", "unreachable"),

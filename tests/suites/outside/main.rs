@@ -2,46 +2,19 @@
 //! lets them.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use baton_model::Status;
-use baton_tests::settings::{PATIENCE, profile_dir};
-use baton_tests::{Host, Stage};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use baton_tests::settings::PATIENCE;
+use baton_tests::{Manner, Stage, http_guest, scratch_guest, serve};
 
-/// A guest of tests/guests, as `make guests` built it.
-fn guest(name: &str) -> Result<Vec<u8>> {
-    let target = profile_dir()?.parent().context("the profile lies in the target folder")?.to_owned();
-    let path = target.join("wasm32-wasip2/guest").join(format!("{name}.wasm"));
-    fs::read(&path).with_context(|| format!("{} is missing; `make guests` builds it", path.display()))
-}
-
-/// A server that answers `200` with `hello` to whatever it hears. Returns its URL.
+/// A server that answers `hello` to whatever it hears. Returns its URL.
 async fn server() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut heard = [0; 4_096];
-                if matches!(stream.read(&mut heard).await, Ok(n) if n > 0) {
-                    drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await);
-                }
-                while matches!(stream.read(&mut heard).await, Ok(n) if n > 0) {}
-            });
-        }
-    });
-    Ok(url)
-}
-
-/// A host with these settings, and `function` ready on it.
-async fn host(stage: &Stage, settings: &str, function: &str) -> Result<Host> {
-    let file = stage.folder.path().join(".baton.toml");
-    fs::write(&file, settings)?;
-    stage.host().argument("--config").argument(file).start_ready(&[function]).await
+    let address = serve(Ipv4Addr::LOCALHOST, Manner::answer("200 OK", &[], "hello")).await?;
+    Ok(format!("http://{address}"))
 }
 
 async fn told(stage: &mut Stage, function: &str, order: &str) -> Result<String> {
@@ -55,8 +28,9 @@ async fn a_function_sends_requests_where_its_manifest_and_the_operator_let_it() 
     let mut stage = Stage::with(&[]).await?;
     let url = server().await?;
     stage.folder.write_manifest("sender", &format!("[grants.http]\nallow = [{url:?}, \"http://10.0.0.1\"]\n"))?;
-    stage.folder.install("sender", &guest("http_guest")?)?;
-    let _host = host(&stage, "[security]\negress_networks = [\"127.0.0.1/32\"]\n", "sender").await?;
+    stage.folder.install("sender", &http_guest()?)?;
+    let plan = stage.host_with("[security]\negress_networks = [\"127.0.0.1/32\"]\n")?;
+    let _host = plan.start_ready(&["sender"]).await?;
     for (order, answer) in [
         (format!("get {url}/"), "200 5"),
         ("get http://10.0.0.1/".into(), "ErrorCode::DestinationIpProhibited"),
@@ -72,8 +46,8 @@ async fn without_the_operators_word_the_loopback_is_closed_and_the_functions_log
     let mut stage = Stage::with(&[]).await?;
     let url = server().await?;
     stage.folder.write_manifest("sender", &format!("[grants.http]\nallow = [{url:?}]\n"))?;
-    stage.folder.install("sender", &guest("http_guest")?)?;
-    let mut host = host(&stage, "", "sender").await?;
+    stage.folder.install("sender", &http_guest()?)?;
+    let mut host = stage.host().start_ready(&["sender"]).await?;
     let answer = told(&mut stage, "sender", &format!("get {url}/")).await?;
     assert_eq!(answer, "ErrorCode::DestinationIpProhibited");
     let said = |line: &str| line.contains("egress_networks") && line.contains("loopback");
@@ -85,7 +59,7 @@ async fn without_the_operators_word_the_loopback_is_closed_and_the_functions_log
 #[tokio::test]
 async fn without_the_grant_a_component_that_sends_is_refused_with_the_lines_to_add() -> Result<()> {
     let stage = Stage::with(&[]).await?;
-    stage.folder.install("sender", &guest("http_guest")?)?;
+    stage.folder.install("sender", &http_guest()?)?;
     let host = stage.host().start().await?;
     let said = |line: &str| line.contains("default/sender") && line.contains("[grants.http]");
     let lines = host.lines().wait_for_several(1, PATIENCE, said).await?.concat();
@@ -110,7 +84,7 @@ async fn scratch_files_have_a_quota_and_go_with_the_call_or_after_a_crash_with_t
     let mut stage = Stage::with(&[]).await?;
     let data = tempfile::tempdir()?;
     stage.folder.write_manifest("files", "[grants.scratch]\nbytes = 100000\nfiles = 10\n")?;
-    stage.folder.install("files", &guest("scratch_guest")?)?;
+    stage.folder.install("files", &scratch_guest()?)?;
     let mut host = stage.host().data(data.path()).start_ready(&["files"]).await?;
     for (order, answer) in [
         ("round-trip", "hello, file in g of 11 bytes"),

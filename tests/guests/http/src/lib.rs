@@ -1,5 +1,5 @@
 //! Sends what its payload asks for, and tells what came of it: one line for each request, `STATUS BYTES` or the name of
-//! the error. The payload is `MODE URL [NUMBER]`.
+//! the error. The payload is `MODE URL [NUMBER]`, or `each URL URL …`.
 //!
 //! Built for wasm32-wasip2 alone; for the machine itself it is an empty crate.
 #![cfg(all(target_os = "wasi", target_env = "p2"))]
@@ -21,6 +21,7 @@ fn http_guest(order: Text) -> Result<Reply> {
     let number: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
     let told = match mode {
         "get" => told(&get(url, None)),
+        "each" => order.split(' ').skip(1).map(|url| told(&get(url, None))).collect::<Vec<_>>().join("\n"),
         // Whatever the answer points to is asked for too.
         "follow" => {
             let first = get(url, None);
