@@ -262,20 +262,7 @@ mod tests {
     fn delivery(claims: u32) -> Incoming {
         let function: FunctionId = "hello".parse().unwrap();
         let entry = EntryId::parse("1-0").unwrap();
-        let call = Call {
-            function,
-            id: baton_model::CallId::parse("1-0").unwrap(),
-            id_is_own: false,
-            payload: bytes::Bytes::new(),
-            media_type: String::new(),
-            reply: None,
-            deadline_ms: None,
-            traceparent: None,
-            tracestate: None,
-            headers: Vec::new(),
-            attempt: 1,
-            accepted_ms: 1,
-        };
+        let call = Call::plain(function, baton_model::CallId::parse("1-0").unwrap(), "");
         Incoming::Call(Delivery { call: Arc::new(call), lease: Lease { entry, claims }, read: None })
     }
 

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use baton_engine::{CompileSpeed, Component, Engine, EngineConfig, Invocation, LoadError, LogSink, LogStream, Tuning};
 use baton_model::{Call, CallId, Grants, Limits, Outcome};
-use bytes::Bytes;
 
 const BATCHES: usize = 40;
 const CALLS_PER_BATCH: u32 = 500;
@@ -24,20 +23,7 @@ impl LogSink for Nowhere {
 }
 
 fn call(payload: &'static [u8]) -> Arc<Call> {
-    Arc::new(Call {
-        function: "default/cost".parse().expect("a name"),
-        id: CallId::parse("1-0").expect("an id"),
-        id_is_own: false,
-        payload: Bytes::from_static(payload),
-        media_type: "application/octet-stream".into(),
-        reply: None,
-        deadline_ms: None,
-        traceparent: None,
-        tracestate: None,
-        headers: Vec::new(),
-        attempt: 1,
-        accepted_ms: 0,
-    })
+    Arc::new(Call::plain("default/cost".parse().expect("a name"), CallId::parse("1-0").expect("an id"), payload))
 }
 
 /// The median over batches of the mean microseconds of a call.

@@ -33,6 +33,27 @@ pub struct Call {
     pub accepted_ms: u64,
 }
 
+impl Call {
+    /// A call that says nothing but what has to be said: JSON, no deadline, nobody who is told, its first attempt.
+    #[must_use]
+    pub fn plain(function: FunctionId, id: CallId, payload: impl Into<Bytes>) -> Self {
+        Self {
+            function,
+            id,
+            id_is_own: false,
+            payload: payload.into(),
+            media_type: "application/json".to_owned(),
+            reply: None,
+            deadline_ms: None,
+            traceparent: None,
+            tracestate: None,
+            headers: Vec::new(),
+            attempt: 1,
+            accepted_ms: 0,
+        }
+    }
+}
+
 /// The right to settle one attempt: this entry, at this host, claimed this many times.
 ///
 /// Redis refuses ("fenced") whoever no longer owns the entry, or owns it through another claim.

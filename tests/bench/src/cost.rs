@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use baton_engine::{Component, Engine, EngineConfig, Invocation, LogSink, LogStream, Tuning};
 use baton_model::{Call, CallId, Grants, Limits, Outcome};
 use baton_tests::sample;
-use bytes::Bytes;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -91,18 +90,5 @@ async fn batches(component: &Component, plan: &Plan) -> Result<f64> {
 }
 
 fn call() -> Result<Call> {
-    Ok(Call {
-        function: "default/cost".parse()?,
-        id: CallId::parse("1-0").context("an id")?,
-        id_is_own: false,
-        payload: Bytes::from(payload(0)),
-        media_type: "application/json".into(),
-        reply: None,
-        deadline_ms: None,
-        traceparent: None,
-        tracestate: None,
-        headers: Vec::new(),
-        attempt: 1,
-        accepted_ms: 0,
-    })
+    Ok(Call::plain("default/cost".parse()?, CallId::parse("1-0").context("an id")?, payload(0)))
 }

@@ -2,26 +2,12 @@ use std::sync::Arc;
 
 use baton_broker::Delivery;
 use baton_model::{Call, CallId, EntryId, Lease, TenantPolicy};
-use bytes::Bytes;
 
 use super::*;
 use crate::seats::Seats;
 
 fn call(function: &FunctionId, number: u64) -> Incoming {
-    let call = Call {
-        function: function.clone(),
-        id: CallId::parse(&format!("{number}-0")).unwrap(),
-        id_is_own: false,
-        payload: Bytes::new(),
-        media_type: String::new(),
-        reply: None,
-        deadline_ms: None,
-        traceparent: None,
-        tracestate: None,
-        headers: Vec::new(),
-        attempt: 1,
-        accepted_ms: 1,
-    };
+    let call = Call::plain(function.clone(), CallId::parse(&format!("{number}-0")).unwrap(), "");
     let lease = Lease { entry: EntryId::parse(&format!("{number}-0")).unwrap(), claims: 0 };
     Incoming::Call(Delivery { call: Arc::new(call), lease, read: None })
 }

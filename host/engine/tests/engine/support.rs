@@ -21,20 +21,9 @@ pub(crate) fn load(bytes: &[u8]) -> Component {
 }
 
 pub(crate) fn call(payload: impl Into<Bytes>) -> Call {
-    Call {
-        function: "acme/resize".parse().expect("a name"),
-        id: CallId::parse("1-0").expect("an id"),
-        id_is_own: false,
-        payload: payload.into(),
-        media_type: "application/octet-stream".into(),
-        reply: None,
-        deadline_ms: None,
-        traceparent: None,
-        tracestate: None,
-        headers: vec![("x-a".into(), "1".into()), ("x-b".into(), "2".into())],
-        attempt: 1,
-        accepted_ms: 0,
-    }
+    let plain = Call::plain("acme/resize".parse().expect("a name"), CallId::parse("1-0").expect("an id"), payload);
+    let headers = vec![("x-a".into(), "1".into()), ("x-b".into(), "2".into())];
+    Call { media_type: "application/octet-stream".into(), headers, ..plain }
 }
 
 /// The time limit is short enough for a test and long enough for a busy machine.
