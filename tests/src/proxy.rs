@@ -31,6 +31,9 @@ pub enum Link {
     /// Bytes are swallowed both ways while sockets stay open, and neither end learns when the other closes; new
     /// connections come about and hang. Afterwards all of them are reset: what they lost cannot come any more.
     HalfOpen,
+    /// What the client says passes, and what it is answered is swallowed: it never learns what was carried out.
+    /// Afterwards all connections are reset.
+    Unanswered,
     /// Nothing passes, and nothing is lost: everything comes late, when the link is good again.
     Held,
     /// Each chunk passes after so long.
@@ -84,7 +87,8 @@ impl Proxy {
     /// Changes the link, from now on and for the connections that are there.
     pub fn set(&self, link: Link) {
         self.state.send_modify(|state| {
-            let is_lost = link == Link::Cut || (state.link == Link::HalfOpen && link != Link::HalfOpen);
+            let swallows = matches!(state.link, Link::HalfOpen | Link::Unanswered);
+            let is_lost = link == Link::Cut || (swallows && link != state.link);
             *state = State { link, epoch: state.epoch + u64::from(is_lost) };
         });
     }
@@ -156,7 +160,9 @@ async fn carry(client: &mut TcpStream, socket: &PathBuf, mut state: watch::Recei
     client.set_nodelay(true)?;
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    tokio::try_join!(pump(from_client, to_server, state.clone()), pump(from_server, to_client, state))?;
+    let asked = pump(from_client, to_server, state.clone(), |link| link == Link::HalfOpen);
+    let answered = pump(from_server, to_client, state, |link| matches!(link, Link::HalfOpen | Link::Unanswered));
+    tokio::try_join!(asked, answered)?;
     Ok(())
 }
 
@@ -167,11 +173,13 @@ async fn swallow(client: &mut TcpStream) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// Carries bytes one way until their source has closed, and closes the sink then.
+/// Carries bytes one way until their source has closed, and closes the sink then. What comes while the link swallows is
+/// forgotten.
 async fn pump(
     mut source: impl AsyncRead + Unpin,
     mut sink: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
+    swallows: impl Fn(Link) -> bool,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -190,7 +198,7 @@ async fn pump(
         }
         // The link may have gone bad since the bytes were read.
         let passes = state.wait_for(|state| state.link != Link::Held).await.map(|state| state.link);
-        if passes.is_ok_and(|link| link == Link::HalfOpen) {
+        if passes.is_ok_and(&swallows) {
             if bytes == 0 {
                 // That one end has closed does not reach the other.
                 std::future::pending::<()>().await;
@@ -283,6 +291,28 @@ mod tests {
         assert_eq!(ping(&mut connect(&proxy).await?).await?, "PONG");
         let lost: bool = redis::cmd("EXISTS").arg("lost").query_async(&mut past).await?;
         assert!(!lost, "what was swallowed does not come later");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn on_an_unanswered_link_what_is_said_is_done_and_nobody_is_told() -> Result<()> {
+        let redis = Redis::start().await?;
+        let proxy = Proxy::to(&redis.address()).await?;
+        let mut connection = connect(&proxy).await?;
+        proxy.set(Link::Unanswered);
+        let mut unsure = connection.clone();
+        let set = tokio::spawn(async move { redis::cmd("SET").arg(&["done", "x"]).exec_async(&mut unsure).await });
+        let mut past = redis.connect().await?;
+        until("the server has carried it out", PATIENCE, async || {
+            let is_there: bool = redis::cmd("EXISTS").arg("done").query_async(&mut past).await?;
+            Ok(is_there.then_some(()))
+        })
+        .await?;
+        assert!(!set.is_finished(), "its answer was swallowed");
+        proxy.set(Link::Pass);
+        assert!(set.await?.is_err(), "the connection was reset, and no answer comes late");
+        assert!(ping(&mut connection).await.is_err());
+        assert_eq!(ping(&mut connect(&proxy).await?).await?, "PONG");
         Ok(())
     }
 

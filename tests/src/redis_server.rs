@@ -1,5 +1,6 @@
 //! A real redis-server for one test: a child on a private Unix socket, with its own data folder.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Redis {
     server: Option<Process>,
     settings: Vec<(String, String)>,
+    variables: Vec<(String, OsString)>,
     // After the server, so that it is dropped after it.
     dir: TempDir,
 }
@@ -54,10 +56,18 @@ impl Redis {
     /// # Errors
     /// If it does not start or does not answer.
     pub async fn with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::under(settings, Vec::new()).await
+    }
+
+    /// As [`Redis::with`], with these variables in the environment of the server.
+    ///
+    /// # Errors
+    /// If it does not start or does not answer.
+    pub async fn under(settings: &[(&str, &str)], variables: Vec<(String, OsString)>) -> Result<Self> {
         // A socket's path has at most 108 bytes, so the folder of the system's own choice may be too deep.
         let dir = tempfile::Builder::new().prefix("bt-").tempdir_in("/tmp")?;
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut redis = Self { server: None, settings, dir };
+        let mut redis = Self { server: None, settings, variables, dir };
         redis.restart().await?;
         Ok(redis)
     }
@@ -66,6 +76,12 @@ impl Redis {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
+    }
+
+    /// Where its data and its log lie.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its address, as a host is told it.
@@ -97,6 +113,16 @@ impl Redis {
         server.kill9().await
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// If it is down, or still runs after `limit`.
+    pub async fn ends_within(&mut self, limit: Duration) -> Result<()> {
+        self.server.as_mut().context("redis-server is down already")?.exit_within(limit).await?;
+        self.server = None;
+        Ok(())
+    }
+
     /// Starts it again on the same data and waits until it answers. One that runs is killed first.
     ///
     /// # Errors
@@ -112,6 +138,7 @@ impl Redis {
         for (name, value) in &self.settings {
             command.arg(format!("--{name}")).arg(value);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Process::start("redis-server", command)?;
         let address = self.address();
