@@ -13,12 +13,12 @@ BUILD_HOST = cargo build --release --workspace --bin baton
 PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.toml))
 EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
 # The guests that tests alone need; they stay in the target folder.
-GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest
+GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest --package witness-guest
 BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint schema plugins guests bench hostile soak fuzz audit setup setup-lint setup-bench setup-fuzz host fmt clean
+.PHONY: help run test lint schema plugins guests bench faults hostile soak fuzz audit setup setup-lint setup-bench setup-faults setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -28,7 +28,9 @@ help: ## list the targets
 run: host plugins ## start Baton on this folder, make a first call and show its answer (RUN_ONCE=1: then stop)
 	@.ci/first-run
 
-test: host plugins guests ## every test, each on a redis-server of its own where it needs one, and the examples in the code
+test: setup-faults host plugins guests ## every test, each on a redis-server of its own where it needs one, and the examples in the code
+	@echo '==> python3: the tests of the checker that judges the fault suite'
+	@python3 -m unittest discover --start-directory tests/faults --quiet
 	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
 	@cargo test --release --workspace --no-fail-fast
 
@@ -62,6 +64,14 @@ bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_
 	@cargo build --release --workspace --bin $(BENCH)
 	@.ci/built $(BENCH) $(BENCH_ARGS)
 
+SEED ?= 1
+CALLS ?=
+FAULTS_ARGS ?=
+faults: setup-faults host plugins guests ## break everything under 10,000 calls for ten minutes and check what became of each (SEED=1 CALLS=10000, FULL=1: longer)
+	@echo '==> building baton-faults'
+	@cargo build --release --workspace --bin baton-faults
+	@.ci/built baton-faults --seed $(SEED) $(if $(CALLS),--calls $(CALLS)) $(if $(FULL),--tier full) $(FAULTS_ARGS)
+
 hostile: host plugins guests ## run every hostile guest, measure it, and write the table in docs/security.md
 	@BATON_HOSTILE_TABLE=1 cargo test --quiet --release --workspace --test hostile -- --nocapture hostile_guests_one_kind_after_the_other
 
@@ -92,6 +102,9 @@ setup-lint:
 
 setup-bench:
 	@.ci/setup --bench
+
+setup-faults:
+	@.ci/setup --faults
 
 setup-fuzz:
 	@.ci/setup --fuzz
