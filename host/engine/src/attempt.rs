@@ -16,6 +16,7 @@ use crate::log::{CallLog, LogSink, LogStream};
 use crate::outcome::{self, Stage};
 use crate::services::Services;
 use crate::state::{RESOURCES_MAX, State};
+use crate::ticker::TICK;
 use crate::turns;
 
 /// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
@@ -32,7 +33,7 @@ pub struct Invocation {
     pub limits: Limits,
     /// Where the guest's lines go.
     pub log: Arc<dyn LogSink>,
-    /// Whether it is known to take its time: then it waits for its turn before it begins, not only after its first tick.
+    /// Whether it is known to take its time: then it waits for its turn before it begins, not only after a tick.
     pub waits: bool,
     /// What the function was granted beside its call; none for most.
     pub services: Option<Arc<Services>>,
@@ -185,12 +186,17 @@ fn store(
     store.set_epoch_deadline(1);
     let (turns, call) = (Arc::clone(&engine.turns), call.cloned());
     store.epoch_deadline_callback(move |mut context| {
-        let state = context.data_mut();
-        if Instant::now() >= state.end {
+        let (state, now) = (context.data_mut(), Instant::now());
+        if now >= state.end {
             state.is_interrupted = true;
             return Ok(UpdateDeadline::Interrupt);
         }
-        // A tick is all that a guest gets without a turn, and all that a turn lasts while others wait.
+        // The clock ticks for all alike. One that has just begun may be through before it has had a tick of its own.
+        if now.duration_since(end.began) < TICK {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        // Two ticks at the most are all that a guest gets without a turn, and one is all that a turn lasts while others
+        // wait.
         let (turns, call) = (Arc::clone(&turns), call.clone());
         let next_turn = async move {
             tokio::task::yield_now().await;

@@ -7,7 +7,7 @@ use std::thread::{JoinHandle, park, park_timeout};
 use std::time::Duration;
 
 /// How often a running guest is looked at.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// After so many ticks without a guest the clock stops until there is one: waking it costs the attempt that does it some
 /// microseconds.

@@ -1,7 +1,7 @@
 //! How attempts end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_engine::{Invocation, Timings};
 use baton_model::{Grants, Limits, Outcome};
@@ -88,6 +88,31 @@ async fn a_guest_that_computes_for_ever_is_stopped_at_its_time_limit() {
     let guest = plain("(loop (br 0)) unreachable");
     let ended = outcome(&guest, Limits { time_max: limit, ..limits() }).await;
     assert_eq!(ended, Outcome::TimedOut { limit });
+}
+
+/// The clock ticks for all guests alike; were each stopped by its first tick, one of some hundred quick calls would wait for
+/// a turn behind guests that compute for long.
+#[tokio::test]
+async fn a_call_that_computes_for_less_than_a_tick_is_through_at_once_whenever_the_clock_ticks() {
+    const TICK: Duration = Duration::from_millis(10);
+    // Half a millisecond or so: of twenty calls one sees a tick.
+    let component = load(&plain(
+        "(local $n i32) (local.set $n (i32.const 1000000))
+        (loop (br_if 0 (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+        (call $ok (local.get $call) (i32.const 0))",
+    ));
+    let mut brief = 0;
+    for n in 0..400 {
+        let began = Instant::now();
+        let mut attempt = Box::pin(execute(&component, call(""), limits()));
+        let is_through = futures_util::poll!(&mut attempt).is_ready();
+        // On a machine that does other things as well one may take longer.
+        if began.elapsed() < TICK {
+            brief += 1;
+            assert!(is_through, "call {n} is not");
+        }
+    }
+    assert!(brief > 0, "no call was brief");
 }
 
 #[tokio::test]
