@@ -14,16 +14,19 @@ PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.tom
 EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
 # The guests that tests alone need; they stay in the target folder.
 GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest --package witness-guest
+# What `wasmtime serve` runs in the benchmark. It does without the standard library, which the others bring in if they are
+# built along with it.
+HTTP_ECHO = --package http-echo
 BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint schema plugins guests bench faults hostile soak fuzz audit setup setup-lint setup-bench setup-faults setup-fuzz host fmt clean
+.PHONY: help run test lint schema plugins guests bench bench-peers faults hostile soak fuzz audit setup setup-lint setup-bench setup-peers setup-faults setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
 	@echo 'make <target>, where <target> is one of'
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F '|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F '|' '{ printf "%-11s %s\n", $$1, $$2 }'
 
 run: host plugins ## start Baton on this folder, make a first call and show its answer (RUN_ONCE=1: then stop)
 	@.ci/first-run
@@ -47,6 +50,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 	@echo '==> cargo clippy, for functions (wasm32-wasip2)'
 	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) $(GUESTS) -- -D warnings
+	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(HTTP_ECHO) -- -D warnings
 	@echo '==> cargo doc'
 	@RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --release --workspace --no-deps
 	@echo '==> cargo deny'
@@ -63,6 +67,12 @@ bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_
 	@echo '==> building $(BENCH)'
 	@cargo build --release --workspace --bin $(BENCH)
 	@.ci/built $(BENCH) $(BENCH_ARGS)
+
+bench-peers: setup-peers host plugins ## the same for Baton beside BullMQ, a plain Streams worker and wasmtime serve
+	@echo '==> building $(BENCH) and the guest for wasmtime serve'
+	@cargo build --profile guest --target wasm32-wasip2 $(HTTP_ECHO)
+	@cargo build --release --workspace --bin $(BENCH)
+	@.ci/built $(BENCH) peers $(BENCH_ARGS)
 
 SEED ?= 1
 CALLS ?=
@@ -95,6 +105,7 @@ setup: ## install what is missing to build and run: a C compiler, redis-server, 
 clean: ## remove what was built here; the data in .baton and components from elsewhere stay
 	@cargo clean
 	@rm -f $(PLUGINS:%=plugins/%.wasm)
+	@rm -rf tests/bench/peers/node_modules
 
 # Not in the list: steps of the others.
 setup-lint:
@@ -105,6 +116,9 @@ setup-bench:
 
 setup-faults:
 	@.ci/setup --faults
+
+setup-peers:
+	@.ci/setup --peers
 
 setup-fuzz:
 	@.ci/setup --fuzz

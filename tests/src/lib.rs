@@ -57,5 +57,5 @@ pub use rustix::process::Signal;
 pub use servers::{Manner, serve};
 pub use shell::Shell;
 pub use stage::Stage;
-pub use stats::{CommandStats, children_of, cpu_time, is_alive};
+pub use stats::{CommandStats, children_of, cpu_time, is_alive, resident_bytes};
 pub use wait::{now_ms, until};

@@ -70,6 +70,16 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
+/// How much memory a process has in use, in bytes: what of it is resident, shared pages among it.
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
 /// The children of a process: their ids and names.
 ///
 /// # Errors
@@ -132,6 +142,7 @@ mod tests {
         let children = children_of(std::process::id())?;
         assert!(children.iter().any(|(pid, name)| *pid == server && name.starts_with("redis-server")), "{children:?}");
         assert!(is_alive(server) && cpu_time(server)? < Duration::from_secs(60));
+        assert!((100_000..1 << 30).contains(&resident_bytes(server)?), "a fresh server holds some megabytes");
         drop(redis);
         assert!(!is_alive(server), "it is gone with its owner");
         Ok(())

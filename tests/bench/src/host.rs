@@ -130,10 +130,15 @@ fn listening_at(line: &str) -> Option<String> {
 
 /// Starts a worker in place of a host and waits until it takes calls.
 pub(crate) async fn worker(kind: Kind, redis: &Redis, function: &str) -> Result<Process> {
-    let (from_worker, to_us) = std::io::pipe()?;
     let own: &Path = &std::env::current_exe()?;
     let mut command = Command::new(own);
     command.args(["worker", "--kind", kind.name(), "--function", function, "--redis", &redis.url()]);
+    ready(command).await
+}
+
+/// Starts a worker and waits until it says that it is ready.
+pub(crate) async fn ready(mut command: Command) -> Result<Process> {
+    let (from_worker, to_us) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(to_us);
     let process = Process::start("the worker", command)?;
     let mut line = String::new();

@@ -9,6 +9,7 @@ mod gateway;
 mod host;
 mod machine;
 mod paths;
+mod peers;
 mod plan;
 mod plots;
 mod reload;
@@ -58,6 +59,8 @@ enum Command {
     /// The other process of the message path: reads calls and answers them with their input
     #[command(hide = true)]
     Worker(worker::Args),
+    /// Measures Baton beside what people use today; `make bench-peers` installs that first
+    Peers(peers::Args),
     /// Keeps calls under way at a host that runs already, for a profiler to look at
     Flood {
         /// The socket of its Redis
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let ended = match args.command {
         Some(Command::Worker(ref worker)) => worker::run(worker),
+        Some(Command::Peers(ref peers)) => one_thread().and_then(|runtime| runtime.block_on(peers::run(peers))),
         Some(Command::Flood { ref socket, ref function, in_flight, seconds }) => {
             one_thread().and_then(|runtime| runtime.block_on(flood(socket, function, in_flight, seconds)))
         }
@@ -119,10 +123,15 @@ fn bench(args: &Args) -> Result<()> {
     let plan = if args.quick { Plan::quick() } else { Plan::full() };
     let sections = if args.only.is_empty() { Section::ALL.to_vec() } else { args.only.clone() };
     let report = runtime.block_on(measure(&plan, &sections))?;
+    show(&report, args.results.clone(), args.write_docs)
+}
+
+/// Prints what a run found and writes it down.
+fn show(report: &Report, results: Option<PathBuf>, write_docs: bool) -> Result<()> {
     report.print();
-    let results = args.results.clone().unwrap_or_else(folders::results);
+    let results = results.unwrap_or_else(folders::results);
     println!("\nwritten: {}", report.write_json(&results)?.display());
-    if args.write_docs {
+    if write_docs {
         for path in report.write_docs(&folders::docs())? {
             println!("written: {}", path.display());
         }
@@ -131,19 +140,11 @@ fn bench(args: &Args) -> Result<()> {
 }
 
 async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
-    let mut report = Report::new(plan)?;
-    // It hides itself where there is no terminal.
+    let mut report = Report::new(&report::ALONE, plan.name)?;
     let screen = MultiProgress::new();
     for (n, section) in sections.iter().enumerate() {
-        let steps = plan.steps(*section);
-        let bar = screen.add(ProgressBar::new(steps));
-        bar.set_style(ProgressStyle::with_template("{prefix:>14} [{bar:24}] {pos}/{len} {msg}")?.progress_chars("=> "));
-        bar.set_prefix(format!("{}/{} {}", n + 1, sections.len(), section.name()));
-        bar.tick();
-        if bar.is_hidden() {
-            eprintln!("==> {}/{} {}", n + 1, sections.len(), section.name());
-        }
-        let started = report.begin(*section);
+        let bar = progress(&screen, plan.steps(*section), format!("{}/{} {}", n + 1, sections.len(), section.name()))?;
+        let started = report.begin(section.name());
         let part = match section {
             Section::Cost => cost::measure(plan, &bar),
             Section::Paths => paths::measure(plan, &bar).await,
@@ -158,4 +159,16 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
         bar.finish_with_message("done");
     }
     Ok(report)
+}
+
+/// How far a part is. It hides itself where there is no terminal, and then its name is printed.
+fn progress(screen: &MultiProgress, steps: u64, name: String) -> Result<ProgressBar> {
+    let bar = screen.add(ProgressBar::new(steps));
+    bar.set_style(ProgressStyle::with_template("{prefix:>14} [{bar:24}] {pos}/{len} {msg}")?.progress_chars("=> "));
+    if bar.is_hidden() {
+        eprintln!("==> {name}");
+    }
+    bar.set_prefix(name);
+    bar.tick();
+    Ok(bar)
 }

@@ -57,6 +57,12 @@ pub(crate) fn course(path: &Path, courses: &[Course]) -> Result<()> {
     draw_course(&root, courses).map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
 }
 
+/// Calls without an answer by seconds.
+pub(crate) fn unanswered(path: &Path, title: &str, lines: &[Line]) -> Result<()> {
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    draw_unanswered(&root, title, lines).map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
+}
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws sets of lines: what is added to their names, the lines, and how thick they are. `names` is where their names stand.
@@ -136,6 +142,42 @@ fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::e
         }
         chart.draw_series(LineSeries::new(course.points.iter().copied(), COLOURS[3].stroke_width(1)))?;
     }
+    root.present()?;
+    Ok(())
+}
+
+fn draw_unanswered(root: &Area<'_>, title: &str, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+    root.fill(&WHITE)?;
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let (end, most) = points().fold((0.0_f64, 0.0_f64), |most, point| (most.0.max(point.0), most.1.max(point.1)));
+    let mut chart = ChartBuilder::on(root)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..end, 0.0..most * 1.05)?;
+    let whole = |value: &f64| format!("{value:.0}");
+    chart
+        .configure_mesh()
+        .x_desc("seconds since the kill")
+        .y_desc("calls without an answer")
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .light_line_style(WHITE)
+        .draw()?;
+    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        let style = colour.stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(line.points.iter().copied(), style))?
+            .label(line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(RGBColor(200, 200, 200))
+        .draw()?;
     root.present()?;
     Ok(())
 }

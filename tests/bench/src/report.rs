@@ -8,14 +8,27 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::machine;
-use crate::plan::{Plan, Section};
 use crate::plots::{self, Course, Line};
 use crate::table::Table;
 
-const BEGIN: &str = "<!-- bench:begin -->";
-/// The load average that the benchmark reaches on a machine of its own.
-const LOAD_OF_OURS_MAX: f64 = 3.0;
-const END: &str = "<!-- bench:end -->";
+/// A kind of run, with its own place in performance.md.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// What its markers and its plots are called by.
+    pub(crate) name: &'static str,
+    /// What its JSON is called by besides the time.
+    pub(crate) json: &'static str,
+    /// What its redis-servers keep on disk.
+    pub(crate) persistence: &'static str,
+    /// The load average that it reaches on a machine of its own.
+    pub(crate) load_max: f64,
+}
+
+/// Baton alone.
+pub(crate) const ALONE: Kind = Kind { name: "bench", json: "", persistence: "off", load_max: 3.0 };
+/// Baton beside its peers, whose callers are processes of their own.
+pub(crate) const PEERS: Kind =
+    Kind { name: "peers", json: "peers-", persistence: "AOF with `appendfsync everysec`", load_max: 4.5 };
 
 /// One line of what was aimed at, and what came of it.
 #[derive(Debug)]
@@ -73,6 +86,10 @@ pub(crate) struct Part {
     pub(crate) latency: Vec<(Line, Line)>,
     /// Latency over time while hosts come and go.
     pub(crate) course: Vec<Course>,
+    /// Calls without an answer by seconds since a kill.
+    pub(crate) unanswered: Vec<Line>,
+    /// What follows the goals: a title and its lines.
+    pub(crate) remarks: Vec<(String, Vec<String>)>,
     goals: Vec<Goal>,
     json: Map<String, Value>,
     broken: Vec<String>,
@@ -95,7 +112,7 @@ impl Part {
 
 /// A section under way.
 pub(crate) struct Started {
-    section: Section,
+    section: &'static str,
     at: Instant,
     load: f64,
 }
@@ -103,6 +120,7 @@ pub(crate) struct Started {
 /// Everything that a run found.
 #[derive(Debug)]
 pub(crate) struct Report {
+    kind: &'static Kind,
     at: SystemTime,
     plan: &'static str,
     machine: Value,
@@ -112,12 +130,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan) -> Result<Self> {
+    pub(crate) fn new(kind: &'static Kind, plan: &'static str) -> Result<Self> {
         // Before anything is measured, so that nothing is measured in vain.
         crate::folders::baton()?;
         Ok(Self {
+            kind,
             at: SystemTime::now(),
-            plan: plan.name,
+            plan,
             machine: machine::describe(),
             sections: Vec::new(),
             parts: Vec::new(),
@@ -125,24 +144,24 @@ impl Report {
         })
     }
 
-    pub(crate) fn begin(&self, section: Section) -> Started {
+    pub(crate) fn begin(&self, section: &'static str) -> Started {
         Started { section, at: Instant::now(), load: machine::load() }
     }
 
     pub(crate) fn end(&mut self, started: Started, part: Result<Part>) {
         let mut part = part.unwrap_or_else(|error| {
-            self.broken.push(format!("{}: {error:#}", started.section.name()));
+            self.broken.push(format!("{}: {error:#}", started.section));
             Part::default()
         });
         let broken = std::mem::take(&mut part.broken);
-        self.broken.extend(broken.into_iter().map(|what| format!("{}: {what}", started.section.name())));
+        self.broken.extend(broken.into_iter().map(|what| format!("{}: {what}", started.section)));
         let section = json!({
             "load_before": started.load,
             "load_after": machine::load(),
             "seconds": started.at.elapsed().as_secs_f64(),
             "figures": std::mem::take(&mut part.json),
         });
-        self.sections.push((started.section.name(), section));
+        self.sections.push((started.section, section));
         self.parts.push(part);
     }
 
@@ -156,7 +175,7 @@ impl Report {
     fn was_disturbed(&self) -> bool {
         let load = |section: &Value, key: &str| section[key].as_f64().unwrap_or(0.0);
         self.sections.first().is_some_and(|(_, first)| load(first, "load_before") > 1.0)
-            || self.sections.iter().any(|(_, section)| load(section, "load_after") > LOAD_OF_OURS_MAX)
+            || self.sections.iter().any(|(_, section)| load(section, "load_after") > self.kind.load_max)
     }
 
     fn goals(&self) -> impl Iterator<Item = &Goal> {
@@ -166,7 +185,7 @@ impl Report {
     fn text(&self) -> String {
         let machine = |key: &str| self.machine[key].as_str().unwrap_or("unknown").to_owned();
         let mut text = format!(
-            "{} run of {}: {}, {} cores, {} MiB, kernel {}, redis {}, persistence off.\n",
+            "{} run of {}: {}, {} cores, {} MiB, kernel {}, redis {}, persistence {}.\n",
             self.plan,
             humantime::format_rfc3339_seconds(self.at),
             machine("cpu"),
@@ -174,6 +193,7 @@ impl Report {
             self.machine["memory_mib"],
             machine("kernel"),
             machine("redis"),
+            self.kind.persistence,
         );
         let loads = self.sections.iter().map(|(name, section)| {
             let load = |key: &str| section[key].as_f64().unwrap_or(f64::NAN);
@@ -196,7 +216,12 @@ impl Report {
             let name = format!("{} {}", goal.number, goal.what);
             goals.row(vec![name, goal.figure.clone(), goal.goal.clone(), met.to_owned()]);
         }
-        text + &format!("\n{}:\n\n{goals}", goals.title)
+        text += &format!("\n{}:\n\n{goals}", goals.title);
+        for (title, lines) in self.parts.iter().flat_map(|part| &part.remarks) {
+            text += &format!("\n{title}:\n\n");
+            lines.iter().for_each(|line| text += &format!("- {line}\n"));
+        }
+        text
     }
 
     pub(crate) fn print(&self) {
@@ -212,17 +237,17 @@ impl Report {
             "at": at,
             "plan": self.plan,
             "machine": self.machine,
-            "persistence": "off",
+            "persistence": self.kind.persistence,
             "disturbed": self.was_disturbed(),
             "sections": self.sections.iter().map(|(name, section)| ((*name).to_owned(), section.clone())).collect::<Map<_, _>>(),
             "goals": self.goals().map(Goal::json).collect::<Vec<_>>(),
         });
         let text = serde_json::to_string_pretty(&json)? + "\n";
-        let path = dir.join(format!("{}.json", at.replace(':', "-")));
+        let path = dir.join(format!("{}{}.json", self.kind.json, at.replace(':', "-")));
         let write = || {
             fs::create_dir_all(dir)?;
             fs::write(&path, &text)?;
-            fs::write(dir.join("latest.json"), &text)
+            fs::write(dir.join(format!("{}latest.json", self.kind.json)), &text)
         };
         write().with_context(|| format!("cannot write into {}", dir.display()))?;
         Ok(path)
@@ -232,32 +257,42 @@ impl Report {
     pub(crate) fn write_docs(&self, dir: &Path) -> Result<Vec<PathBuf>> {
         let path = dir.join("performance.md");
         let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let (head, rest) = old.split_once(BEGIN).with_context(|| format!("{} has no {BEGIN}", path.display()))?;
-        let (_, tail) = rest.split_once(END).with_context(|| format!("{} has no {END}", path.display()))?;
+        let kind = self.kind.name;
+        let (begin, end) = (format!("<!-- {kind}:begin -->"), format!("<!-- {kind}:end -->"));
+        let (head, rest) = old.split_once(&begin).with_context(|| format!("{} has no {begin}", path.display()))?;
+        let (_, tail) = rest.split_once(&end).with_context(|| format!("{} has no {end}", path.display()))?;
         let mut written = Vec::new();
         let mut pictures = String::new();
         let lines = |of: fn(&Part) -> Vec<Line>| self.parts.iter().flat_map(of).collect::<Vec<_>>();
         let throughput = lines(|part| part.throughput.clone());
         if !throughput.is_empty() {
-            let (name, file) = ("Throughput by calls in flight", "bench-throughput.svg");
-            plots::throughput(&dir.join(file), name, &throughput)?;
+            let (name, file) = ("Throughput by calls in flight", format!("{kind}-throughput.svg"));
+            plots::throughput(&dir.join(&file), name, &throughput)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(file));
-            let (name, file) = ("Latency by calls in flight", "bench-latency.svg");
+            let (name, file) = ("Latency by calls in flight", format!("{kind}-latency.svg"));
             let p50 = lines(|part| part.latency.iter().map(|(p50, _)| p50.clone()).collect());
             let p99 = lines(|part| part.latency.iter().map(|(_, p99)| p99.clone()).collect());
-            plots::latency(&dir.join(file), name, &p50, &p99)?;
+            plots::latency(&dir.join(&file), name, &p50, &p99)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(file));
         }
         let course: Vec<Course> = self.parts.iter().flat_map(|part| part.course.clone()).collect();
         if !course.is_empty() {
-            let (name, file) = ("Latency while hosts are killed, and while they are replaced", "bench-fleet.svg");
-            plots::course(&dir.join(file), &course)?;
+            let (name, file) =
+                ("Latency while hosts are killed, and while they are replaced", format!("{kind}-fleet.svg"));
+            plots::course(&dir.join(&file), &course)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(file));
         }
-        fs::write(&path, format!("{head}{BEGIN}\n{}{pictures}{END}{tail}", self.text()))?;
+        let unanswered = lines(|part| part.unanswered.clone());
+        if !unanswered.is_empty() {
+            let (name, file) = ("Calls without an answer after the kill of a worker", format!("{kind}-kill.svg"));
+            plots::unanswered(&dir.join(&file), name, &unanswered)?;
+            pictures += &format!("\n![{name}]({file})\n");
+            written.push(dir.join(file));
+        }
+        fs::write(&path, format!("{head}{begin}\n{}{pictures}{end}{tail}", self.text()))?;
         written.insert(0, path);
         Ok(written)
     }
