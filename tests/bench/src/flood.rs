@@ -61,7 +61,8 @@ pub(crate) struct Flood {
 impl Flood {
     /// Connects and subscribes.
     pub(crate) async fn start(socket: &Path, function: &str) -> Result<Self> {
-        let reply = format!("flood-{}", std::process::id());
+        // A channel for each function: callers of several number their calls alike.
+        let reply = format!("flood-{}-{}", std::process::id(), function.replace('/', "-"));
         let channel = format!("{PREFIX}:reply:{reply}");
         let mut notices = UnixStream::connect(socket).await?;
         notices.write_all(&command(&[b"SUBSCRIBE", channel.as_bytes()])).await?;

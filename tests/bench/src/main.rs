@@ -7,6 +7,7 @@ mod flood;
 mod folders;
 mod gateway;
 mod host;
+mod loaded;
 mod machine;
 mod paths;
 mod peers;
@@ -152,6 +153,7 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
             Section::Reload => reload::measure(plan, &bar).await,
             Section::Swaps => swaps::measure(plan, &bar).await,
             Section::Fleet => fleet::measure(plan, &bar).await,
+            Section::Loaded => loaded::measure(plan, &bar).await,
             Section::Stop => stop::measure(plan, &bar).await,
         };
         // The other parts are worth their time all the same.

@@ -19,14 +19,16 @@ pub(crate) enum Section {
     Swaps,
     /// Hosts that are killed, and hosts that are replaced, under load
     Fleet,
+    /// Functions that are loaded and not called
+    Loaded,
     /// SIGTERM, wake-up, and what an idle host says to Redis
     Stop,
 }
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Stop];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Loaded, Self::Stop];
 
     /// As it is written in arguments and JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Section {
             Self::Reload => "reload",
             Self::Swaps => "swaps",
             Self::Fleet => "fleet",
+            Self::Loaded => "loaded",
             Self::Stop => "stop",
         }
     }
@@ -137,6 +140,7 @@ impl Plan {
             Section::Reload => 2 * (1 + 2 * self.reloads as usize),
             Section::Swaps => self.swaps as usize + 3,
             Section::Fleet => self.kills as usize + crate::fleet::HOSTS + 2,
+            Section::Loaded => (self.rounds + 1) * crate::loaded::LOADED.len(),
             Section::Stop => self.stops + 2,
         };
         steps as u64

@@ -1,7 +1,7 @@
 //! `kill -9` of a worker that has calls in its hands: what becomes of them, and when.
 //!
-//! The calls are made all at once and each takes a while; a quarter of them is answered when the worker dies. Either another
-//! worker was there all the time, or one is started a second later, as a supervisor does.
+//! The calls are made all at once and each takes a while; a quarter of them is answered, and the worker is in the middle of
+//! others, when it dies. Either another worker was there all the time, or one is started a second later, as a supervisor does.
 
 use std::time::Duration;
 
@@ -123,6 +123,7 @@ async fn queue(queue: Queue, after: After, plan: &Plan) -> Result<Outcome> {
     tokio::time::sleep(SETTLED).await;
     let mut caller = Caller::start(queue.callers()[0], &stage.redis.socket().display().to_string()).await?;
     caller.burst(plan.kill_calls, EACH, plan.kill_calls / 4, plan.kill_limit).await?;
+    tokio::time::sleep(EACH / 2).await;
     let killed_ms = now_ms();
     victim.kill().await?;
     if after == After::Restarted {
@@ -138,6 +139,7 @@ async fn serve(plan: &Plan) -> Result<Outcome> {
     let mut victim = Serve::start("127.0.0.1:0").await?;
     let mut caller = Caller::start("http", &victim.url).await?;
     caller.burst(plan.kill_calls, EACH, plan.kill_calls / 4, plan.kill_limit).await?;
+    tokio::time::sleep(EACH / 2).await;
     let killed_ms = now_ms();
     victim.process.kill9().await?;
     tokio::time::sleep(RESTARTED_AFTER).await;
