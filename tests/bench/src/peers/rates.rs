@@ -186,8 +186,8 @@ pub(super) async fn measure(plan: &Plan, against: &mut Against, bar: &ProgressBa
         part.throughput.push(line(|f| f.per_second));
         part.latency.push((line(|f| f.p50_us), line(|f| f.p99_us)));
     }
-    table.note = "A Node caller costs the same everywhere but for what its library does: it is the same process with the same \
-                  driver. With many calls in flight it is what bounds Baton.";
+    table.note = "A Node caller is the same process with the same driver everywhere. With many calls in flight it takes about as \
+                  much of the machine as Baton's host does.";
     part.tables.push(table);
     goals(&mut part, &figures);
     for peer in [BULLMQ, BULLMQ_BULK, STREAMS] {
