@@ -46,7 +46,7 @@ class Book:
     """A run that is written by hand: three calls, each read by a host and settled."""
 
     def __init__(self):
-        self.callers, self.guests, self.faults, self.aof = [], [], [], []
+        self.run, self.callers, self.guests, self.faults, self.aof = RUN, [], [], [], []
         self.results, self.dead, self.left, self.quiet_after = {}, [], [], 0.1
         for name, digests in BUILDS.items():
             self.faults.append({"ev": "build", "build": name, **digests, "t": 0})
@@ -107,7 +107,7 @@ class Book:
         """As the checker reads it."""
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            (directory / "run.json").write_text(json.dumps(RUN))
+            (directory / "run.json").write_text(json.dumps(self.run))
             for book in ("callers", "guests", "faults"):
                 text = "".join(json.dumps(line) + "\n" for line in getattr(self, book))
                 (directory / f"{book}.jsonl").write_text(text)
@@ -303,6 +303,16 @@ class Checker(unittest.TestCase):
         self.book.guests = [row for row in self.book.guests if row["x"] != "1" or row["ev"] != "end"]
         self.book.attempt("9", "default", "1-0", 1, 1, CALM + 300, CALM + 390, attempt=2)
         self.caught("I11", "cut off an attempt")
+
+    def test_a_host_that_grows_is_seen(self):
+        sample = {"ev": "sample", "rss_kb": 100_000, "files": 40, "maps": 900, "t": CALM}
+        self.book.run = RUN | {"soaks": True}
+        self.caught("soak", "nobody looked")
+        self.book.faults += [dict(sample) for _ in range(20)]
+        self.passes()
+        for row in self.book.faults[-5:]:
+            row |= {"files": 90}
+        self.caught("soak", "open files")
 
     def test_bytes_of_another_tenant_are_seen(self):
         key = ("acme/witness", "mine")

@@ -98,6 +98,8 @@ class History:
     hosts: list = field(default_factory=list)
     #: what was seen that is no document at all
     broken: list = field(default_factory=list)
+    #: (memory in KB, open files, maps) of the host that is spared, now and then
+    samples: list = field(default_factory=list)
     #: when the last fault was over
     quiet: float | None = None
 
@@ -184,5 +186,7 @@ def world(history, open_faults, line):
         open_faults[line["n"]].facts = line
     elif what.startswith("host-"):
         history.hosts.append((t, line["slot"], line.get("host"), line.get("how", what)))
+    elif what == "sample":
+        history.samples.append((line["rss_kb"], line["files"], line["maps"]))
     elif what == "quiet":
         history.quiet = t

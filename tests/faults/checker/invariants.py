@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from statistics import median
 
 from .document import wrong
 from .windows import Windows
@@ -19,12 +20,15 @@ TITLES = {
     "I10": "event logs have no gaps (for durable functions, which are not there yet)",
     "I11": "SIGTERM: the host ends in time, and nothing is executed again",
     "I12": "no tenant sees another's bytes",
+    "soak": "a host that lives through it all does not grow",
 }
 
 #: Beyond its drain limit a host may wait so long for Redis before it ends.
 BEYOND_DRAIN_MS = 5_000
 #: How long a look at what dead hosts left may take.
 SWEEP_MS = 1_000
+#: What a host may have more of at the end than when it was warm: a share, and an amount that is no growth.
+GROWTH = {"memory in KB": (0.20, 8_192), "open files": (0.0, 24), "maps": (0.10, 128)}
 #: How long what was told just before or after FLUSHALL may belong to either side of it.
 BLUR_MS = 700
 
@@ -97,7 +101,7 @@ def judge(evidence):
     findings = []
     for check in (one_result, none_invented, right_answers, no_overlap, nothing_stale, same_key, nothing_left, in_time):
         findings += check(evidence)
-    for check in (one_build, stops_in_order, tenants_apart):
+    for check in (one_build, stops_in_order, tenants_apart, flat):
         findings += check(evidence)
     return findings
 
@@ -344,4 +348,26 @@ def tenants_apart(evidence):
         if not execution.k.startswith(f"{execution.tenant}-secret-"):
             function = f"{execution.tenant}/witness"
             found.append(Finding("I12", f"it was handed {execution.k}", function, execution.id, execution.begin))
+    return found
+
+
+def growth(evidence):
+    """Of memory, files and maps: the median when the host was warm, and that at the end."""
+    samples = evidence.history.samples
+    fifth = len(samples) // 5
+    if fifth == 0:
+        return {}
+    warm, last = samples[fifth : 2 * fifth], samples[-fifth:]
+    return {name: (median(row[i] for row in warm), median(row[i] for row in last)) for i, name in enumerate(GROWTH)}
+
+
+def flat(evidence):
+    """A host that is never killed has no more at the end than when it was warm."""
+    if not evidence.history.run.get("soaks"):
+        return []
+    found = [] if evidence.history.samples else [Finding("soak", "nobody looked at the host that is spared")]
+    for name, (warm, last) in growth(evidence).items():
+        share, amount = GROWTH[name]
+        if last > warm * (1 + share) + amount:
+            found.append(Finding("soak", f"{name} of the host that was spared went from {warm:.0f} to {last:.0f}"))
     return found

@@ -6,7 +6,7 @@ def seconds(ms):
 
 
 #: Faults that take nothing from anybody: calls go on as if nothing were.
-HARMLESS = {"reload", "bad-file"}
+HARMLESS = {"reload", "bad-file", "jump-host-clock"}
 #: Faults that everybody feels.
 SHARED = {"kill-redis", "freeze-redis", "slow-disk", "full-disk", "full-memory", "jump-clock", "flush-all", "kill-nameless"}
 #: How long after the end of a fault at one host its peers may still act on what they saw.

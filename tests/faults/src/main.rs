@@ -1,4 +1,5 @@
-//! `baton-faults`: arguments, and the exit status: 0 if every invariant holds, 1 if not, 2 if nothing could be proven.
+//! `baton-faults`: arguments, and the exit status: 0 if every invariant holds, 1 if not, 2 if nothing could be proven. Of a
+//! counter-example 0 says that it is one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,6 +93,10 @@ fn start(args: &Args) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let verdict = runtime.block_on(run(&plan, &binary, &dir))?;
     println!("\nhistories and report: {}", verdict.dir.display());
+    if args.counter_example.is_some() {
+        println!("this is the counter-example: what is broken above is what such a Redis costs");
+        return Ok(!verdict.holds);
+    }
     Ok(verdict.holds)
 }
 

@@ -25,9 +25,11 @@ pub struct Plan {
     pub work_max: Duration,
     /// What Redis does about its disk.
     pub durability: Durability,
+    /// How much longer each fsync takes all the time.
+    pub disk_ms: i64,
     /// The only faults that are played, if there is a choice.
     pub only: Vec<Fault>,
-    /// Whether hosts are looked at for growth.
+    /// Whether the last host is spared its death, and looked at for growth.
     pub soaks: bool,
 }
 
@@ -78,6 +80,7 @@ impl Plan {
             drain: Duration::from_secs(12),
             work_max: Duration::from_secs(6),
             durability: Durability::Always,
+            disk_ms: 0,
             only: Vec::new(),
             soaks: false,
         }
@@ -110,6 +113,7 @@ impl Plan {
             hosts: 2,
             fault_every: Duration::from_millis(4_000),
             durability,
+            disk_ms: 3_000,
             only: vec![Fault::KillRedis],
             ..Self::usual(seed)
         }

@@ -39,6 +39,8 @@ pub(crate) struct Player {
     pub(crate) builds: Arc<Mutex<Builds>>,
     /// How long a host may drain.
     pub(crate) drain: Duration,
+    /// Whether the last host is neither killed nor stopped.
+    pub(crate) spares: bool,
 }
 
 /// Something that was broken, and is told to be whole when it is.
@@ -91,8 +93,10 @@ impl Player {
 
     async fn one(&self, n: usize, event: &Event) -> Result<()> {
         match event.fault {
-            Fault::KillHost | Fault::FreezeHost | Fault::StopHost => self.host(n, event).await,
-            Fault::CutLink | Fault::HalfOpenLink | Fault::DropReplies | Fault::SlowLink => self.link(n, event).await,
+            Fault::KillHost | Fault::FreezeHost | Fault::StopHost | Fault::JumpHostClock => self.host(n, event).await,
+            Fault::CutLink | Fault::HalfOpenLink | Fault::DropReplies | Fault::HoldLink | Fault::SlowLink => {
+                self.link(n, event).await
+            }
             Fault::KillReader | Fault::KillSettler | Fault::KillPresence | Fault::KillNameless => {
                 self.connections(n, event).await
             }
@@ -118,8 +122,9 @@ impl Player {
     }
 
     /// The place that is meant, or the next one where a host is and nobody else is at work.
-    async fn slot(&self, wanted: usize) -> Result<(usize, OwnedMutexGuard<Slot>)> {
-        for at in (0..self.slots.len()).map(|step| (wanted + step) % self.slots.len()) {
+    async fn slot(&self, wanted: usize, ends: bool) -> Result<(usize, OwnedMutexGuard<Slot>)> {
+        let count = if ends && self.spares { self.slots.len() - 1 } else { self.slots.len() };
+        for at in (0..count).map(|step| (wanted + step) % count) {
             if let Ok(mut slot) = Arc::clone(&self.slots[at]).try_lock_owned()
                 && slot.runs()?
             {
@@ -127,15 +132,20 @@ impl Player {
             }
         }
         // All are at work: this one is waited for.
-        let at = wanted % self.slots.len();
+        let at = wanted % count;
         let slot = Arc::clone(&self.slots[at]).lock_owned().await;
         Ok((at, slot))
     }
 
     async fn host(&self, n: usize, event: &Event) -> Result<()> {
-        let (at, mut slot) = self.slot(event.slot).await?;
+        let ends = matches!(event.fault, Fault::KillHost | Fault::StopHost);
+        let (at, mut slot) = self.slot(event.slot, ends).await?;
         let broken = self.breaks(n, event, json!({"slot": at, "host": slot.host}));
         match event.fault {
+            Fault::JumpHostClock => {
+                let ahead_ms = slot.world.jump(event.amount)?;
+                broken.whole(json!({"host_ahead_ms": ahead_ms}));
+            }
             Fault::FreezeHost => {
                 slot.signal(Signal::STOP)?;
                 tokio::time::sleep(event.lasts).await;
@@ -159,11 +169,12 @@ impl Player {
     }
 
     async fn link(&self, n: usize, event: &Event) -> Result<()> {
-        let (at, slot) = self.slot(event.slot).await?;
+        let (at, slot) = self.slot(event.slot, false).await?;
         let link = match event.fault {
             Fault::CutLink => Link::Cut,
             Fault::HalfOpenLink => Link::HalfOpen,
             Fault::DropReplies => Link::Unanswered,
+            Fault::HoldLink => Link::Held,
             _slow => Link::Slow(Duration::from_millis(event.amount.unsigned_abs())),
         };
         let broken = self.breaks(n, event, json!({"slot": at, "host": slot.host}));
@@ -176,7 +187,7 @@ impl Player {
 
     /// Has Redis close connections: those of one host by their names, or all that have none.
     async fn connections(&self, n: usize, event: &Event) -> Result<()> {
-        let (at, slot) = self.slot(event.slot).await?;
+        let (at, slot) = self.slot(event.slot, false).await?;
         let kind = event.fault.name().trim_start_matches("kill-");
         let wanted = format!("baton-{kind}-{}", slot.host);
         let is_wanted = |name: &str| match event.fault {
@@ -269,7 +280,7 @@ impl Player {
 
     /// Something else in the place of a function, at one host.
     async fn bad_file(&self, n: usize, event: &Event) -> Result<()> {
-        let (at, slot) = self.slot(event.slot).await?;
+        let (at, slot) = self.slot(event.slot, false).await?;
         let good = self.builds.lock().await.witness()?;
         let cuts = truncations(&good);
         let wrong = wrong_world()?;

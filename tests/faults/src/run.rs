@@ -23,10 +23,13 @@ use crate::player::{Player, Server};
 use crate::schedule::{Event, faults};
 use crate::slots::{Doors, Setting, Slot};
 use crate::workload::{FUNCTIONS, calls};
-use crate::world::World;
+use crate::world::{World, library};
 
 /// How long after the last fault a caller goes on sending, and how long results may take then.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often the host that is spared is looked at.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
 /// What the checker said.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ async fn run_here(plan: &Plan, binary: &Path, dir: &Path) -> Result<Verdict> {
     let callers = Callers::new(Arc::clone(&stage.history), redis, stage.doors, plan.seed, patience);
     let helpers = [tokio::spawn(Arc::clone(&callers).look()), tokio::spawn(Arc::clone(&callers).listen())];
     let made = tokio::spawn(Arc::clone(&callers).make(calls(plan), start));
+    let sampler = plan.soaks.then(|| tokio::task::spawn_local(sample(Arc::clone(&stage.player))));
     let ticker = tokio::spawn(tick(bar.clone(), Arc::clone(&callers)));
     let tell = bar.clone();
     let failed = Arc::clone(&stage.player)
@@ -81,6 +85,7 @@ async fn run_here(plan: &Plan, binary: &Path, dir: &Path) -> Result<Verdict> {
     .await;
     stage.history.write(Book::Faults, json!({"ev": "over", "not_played": failed}));
     ticker.abort();
+    sampler.iter().for_each(tokio::task::JoinHandle::abort);
     helpers.iter().for_each(tokio::task::JoinHandle::abort);
     stage.history.flush()?;
     bar.set_message("checking");
@@ -119,7 +124,8 @@ struct Stage {
 impl Stage {
     async fn set(plan: &Plan, binary: &Path, dir: &Path) -> Result<Self> {
         let history = Arc::new(History::new(dir)?);
-        let (world, redis) = World::start(dir, plan.durability).await?;
+        let library = library(dir)?;
+        let (world, redis) = World::start(dir, &library, plan.durability).await?;
         let collector = Collector::start(Arc::clone(&history)).await?;
         let doors = Arc::<Doors>::default();
         let setting = Arc::new(Setting {
@@ -129,6 +135,7 @@ impl Stage {
             history: Arc::clone(&history),
             doors: Arc::clone(&doors),
             collector: collector.authority().to_owned(),
+            library,
         });
         let builds = Builds::new()?;
         history.write(Book::Faults, builds.json()?);
@@ -138,9 +145,17 @@ impl Stage {
             slot.start().await?;
             slots.push(Arc::new(Mutex::new(slot)));
         }
+        world.slow_disk(plan.disk_ms)?;
         let server = Arc::new(Mutex::new(Server { world, redis }));
         let builds = Arc::new(Mutex::new(builds));
-        let player = Arc::new(Player { history: Arc::clone(&history), slots, server, builds, drain: plan.drain });
+        let player = Arc::new(Player {
+            history: Arc::clone(&history),
+            slots,
+            server,
+            builds,
+            drain: plan.drain,
+            spares: plan.soaks,
+        });
         Ok(Self { history, doors, player, _collector: collector })
     }
 }
@@ -161,7 +176,7 @@ impl Player {
             "durability": plan.durability.name(), "lease_ms": plan.lease.as_millis() as u64,
             "drain_ms": plan.drain.as_millis() as u64, "work_max_ms": plan.work_max.as_millis() as u64,
             "hosts_lost_max": 5, "attempts_max": 3, "redis": server.redis.socket(), "redis_dir": server.redis.dir(),
-            "live_hosts": live,
+            "live_hosts": live, "soaks": plan.soaks,
         });
         Ok(std::fs::write(dir.join("run.json"), serde_json::to_string_pretty(&facts)?)?)
     }
@@ -210,6 +225,25 @@ async fn tick(bar: ProgressBar, callers: Arc<Callers>) {
         if bar.is_hidden() && n % 60 == 0 {
             eprintln!("==> {} results of {}, {}", callers.seen(), bar.length().unwrap_or(0), bar.message());
         }
+    }
+}
+
+/// Writes down, now and then, what the host that is spared has of memory, files and maps.
+async fn sample(player: Arc<Player>) {
+    let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+    loop {
+        ticks.tick().await;
+        // Where a fault is at work just then, the next look will do.
+        let Some(Ok(slot)) = player.slots.last().map(|slot| slot.try_lock()) else { continue };
+        let Some(pid) = slot.pid() else { continue };
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let Ok(status) = std::fs::read_to_string(proc.join("status")) else { continue };
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let rss_kb: Option<u64> = rss.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        let files = std::fs::read_dir(proc.join("fd")).map_or(0, Iterator::count);
+        let maps = std::fs::read_to_string(proc.join("maps")).map_or(0, |maps| maps.lines().count());
+        let line = json!({"ev": "sample", "host": slot.host, "rss_kb": rss_kb, "files": files, "maps": maps});
+        player.history.write(Book::Faults, line);
     }
 }
 

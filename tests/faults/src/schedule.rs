@@ -30,6 +30,8 @@ pub enum Fault {
     HalfOpenLink,
     /// What a host says to Redis is carried out, and the answers are lost.
     DropReplies,
+    /// Nothing passes, and everything comes late: what a host said before it was overtaken arrives after it.
+    HoldLink,
     /// Every chunk takes its time.
     SlowLink,
     /// `kill -9` of Redis, and a start on the same append-only file.
@@ -44,6 +46,8 @@ pub enum Fault {
     FullMemory,
     /// The wall clock of Redis jumps.
     JumpClock,
+    /// The wall clock of a host jumps, which must not matter to anybody.
+    JumpHostClock,
     /// Another build of the functions is put into the folders.
     Reload,
     /// Something that is no function takes the place of one for a while.
@@ -67,6 +71,7 @@ impl Fault {
             Self::CutLink => "cut-link",
             Self::HalfOpenLink => "half-open-link",
             Self::DropReplies => "drop-replies",
+            Self::HoldLink => "hold-link",
             Self::SlowLink => "slow-link",
             Self::KillRedis => "kill-redis",
             Self::FreezeRedis => "freeze-redis",
@@ -74,6 +79,7 @@ impl Fault {
             Self::FullDisk => "full-disk",
             Self::FullMemory => "full-memory",
             Self::JumpClock => "jump-clock",
+            Self::JumpHostClock => "jump-host-clock",
             Self::Reload => "reload",
             Self::BadFile => "bad-file",
             Self::FlushAll => "flush-all",
@@ -88,7 +94,7 @@ impl Fault {
 
     /// What is dealt out again and again: each as often as it stands here. `FlushAll` comes once in a run, for what is
     /// promised ends there and begins anew.
-    const DECK: [Self; 26] = [
+    const DECK: [Self; 28] = [
         Self::KillHost,
         Self::KillHost,
         Self::KillHost,
@@ -105,6 +111,7 @@ impl Fault {
         Self::HalfOpenLink,
         Self::DropReplies,
         Self::DropReplies,
+        Self::HoldLink,
         Self::SlowLink,
         Self::KillRedis,
         Self::FreezeRedis,
@@ -112,6 +119,7 @@ impl Fault {
         Self::FullDisk,
         Self::FullMemory,
         Self::JumpClock,
+        Self::JumpHostClock,
         Self::Reload,
         Self::Reload,
         Self::BadFile,
@@ -124,7 +132,7 @@ impl Fault {
         match self {
             Self::KillHost | Self::StopHost => (chance.between(100, 1_500), 0),
             // Every second one outlasts its lease.
-            Self::FreezeHost | Self::HalfOpenLink => {
+            Self::FreezeHost | Self::HalfOpenLink | Self::HoldLink => {
                 let longest = if chance.percent(50) { lease_ms * 2 } else { lease_ms * 3 / 4 };
                 (chance.between(longest / 3, longest), 0)
             }
@@ -137,7 +145,7 @@ impl Fault {
             Self::FullDisk => (chance.between(100, 1_000), 0),
             Self::FullMemory => (chance.between(500, 2_500), 0),
             // Forward by more than a lease, or a little back. Ahead it stays: time goes on from there.
-            Self::JumpClock => {
+            Self::JumpClock | Self::JumpHostClock => {
                 let back = chance.percent(30);
                 (0, if back { -any(chance.between(500, 4_000)) } else { any(chance.between(lease_ms, 120_000)) })
             }

@@ -15,6 +15,7 @@ use tokio::process::Command;
 use crate::builds::Builds;
 use crate::history::{Book, History};
 use crate::plan::Plan;
+use crate::world::World;
 
 /// How long a host may take to be there with its functions; compiling them is slow on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -58,6 +59,8 @@ pub(crate) struct Setting {
     pub(crate) doors: Arc<Doors>,
     /// Address and port of the collector.
     pub(crate) collector: String,
+    /// What is loaded into hosts, so that their clocks can be changed.
+    pub(crate) library: PathBuf,
 }
 
 /// One place.
@@ -68,6 +71,8 @@ pub(crate) struct Slot {
     pub(crate) folder: Folder,
     /// Between it and Redis.
     pub(crate) link: Proxy,
+    /// Its clock.
+    pub(crate) world: World,
     process: Option<Process>,
     /// The id of the host that is there; empty until Redis has it.
     pub(crate) host: String,
@@ -91,7 +96,8 @@ impl Slot {
         builds.install(&folder)?;
         let link = Proxy::to(&setting.redis).await?;
         let (process, host) = (None, String::new());
-        Ok(Self { setting: Arc::clone(setting), at, folder, link, process, host, starts: 0 })
+        let world = World::at(setting.history.dir().join(format!("world-{at}")))?;
+        Ok(Self { setting: Arc::clone(setting), at, folder, link, world, process, host, starts: 0 })
     }
 
     fn dir(&self) -> PathBuf {
@@ -132,6 +138,7 @@ impl Slot {
         command.env("RUST_LOG", "info").env("BATON_CALLS__LEASE_MS", plan.lease.as_millis().to_string());
         command.env("BATON_RETRY__BACKOFF_BASE_MS", "300").env("BATON_CALLS__SEATS", "64");
         command.env("BATON_CALLS__RESULT_TTL_MS", "86400000").env("BATON_PLUGINS__RESCAN_MS", "500");
+        command.envs(self.world.variables(&self.setting.library));
         command.current_dir(&dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(Process::start("the host", command)?);
         let pid = self.pid().context("it was just started")?;

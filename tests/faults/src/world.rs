@@ -1,6 +1,7 @@
 //! Redis and its world: a disk that is slow or full, and a clock that jumps, by a small library that is loaded into the
 //! server (`world.c`).
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -20,32 +21,42 @@ enum Field {
     IsFull,
 }
 
-/// The world of one server.
+/// The world of one process: of Redis, or of a host, for which its clock alone is changed.
 #[derive(Debug)]
 pub(crate) struct World {
     file: File,
+    path: PathBuf,
     clock_ms: i64,
 }
 
 impl World {
-    /// Builds the library in `dir` and starts a server in it.
+    /// One in which nothing is wrong, written down in the file `path`.
     ///
     /// # Errors
-    /// If there is no C compiler, or the server does not start.
-    pub(crate) async fn start(dir: &Path, durability: Durability) -> Result<(Self, Redis)> {
-        let library = build(dir)?;
-        let path = dir.join("world");
+    /// If it cannot be written.
+    pub(crate) fn at(path: PathBuf) -> Result<Self> {
         let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
         file.set_len(24)?;
-        let variables = vec![
-            ("LD_PRELOAD".to_owned(), library.into_os_string()),
-            ("FAULTS_WORLD".to_owned(), path.into_os_string()),
-        ];
+        Ok(Self { file, path, clock_ms: 0 })
+    }
+
+    /// What a process has to have in its environment to live in it.
+    #[must_use]
+    pub(crate) fn variables(&self, library: &Path) -> Vec<(String, OsString)> {
+        vec![("LD_PRELOAD".to_owned(), library.into()), ("FAULTS_WORLD".to_owned(), self.path.clone().into())]
+    }
+
+    /// Starts a server in a world of its own.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub(crate) async fn start(dir: &Path, library: &Path, durability: Durability) -> Result<(Self, Redis)> {
+        let world = Self::at(dir.join("world"))?;
         let mut settings = durability.settings().to_vec();
         // The checker reads the whole file, so it is never rewritten; and each second of Redis's clock is noted in it.
         settings.extend([("auto-aof-rewrite-percentage", "0"), ("aof-timestamp-enabled", "yes")]);
-        let redis = Redis::under(&settings, variables).await?;
-        Ok((Self { file, clock_ms: 0 }, redis))
+        let redis = Redis::under(&settings, world.variables(library)).await?;
+        Ok((world, redis))
     }
 
     fn set(&self, field: Field, value: i64) -> Result<()> {
@@ -79,7 +90,11 @@ impl World {
     }
 }
 
-fn build(dir: &Path) -> Result<PathBuf> {
+/// Builds the library in `dir`.
+///
+/// # Errors
+/// If there is no C compiler.
+pub(crate) fn library(dir: &Path) -> Result<PathBuf> {
     let (source, library) = (repository().join("tests/faults/world.c"), dir.join("world.so"));
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
