@@ -155,8 +155,9 @@ class Checker(unittest.TestCase):
         del self.book.results[("default/witness", "1-0")]
         self.book.callers = [row for row in self.book.callers if "1-0" not in row.get("key", "")]
         self.book.fault(1, "flush-all", CALM + 50, CALM + 60)
+        self.book.redis("FLUSHALL")
         self.assertNotIn("lost", " ".join(self.book.broken()[1]))
-        self.book.faults[-2]["t"] = self.book.faults[-1]["t"] = 50.0
+        self.book.aof.insert(0, self.book.aof.pop())
         self.caught("I1", "lost")
 
     def test_two_results_of_one_call_are_seen(self):
@@ -264,7 +265,9 @@ class Checker(unittest.TestCase):
     def test_what_is_left_is_seen(self):
         self.book.left = ["default/echo: 1 entries are pending"]
         self.caught("I7", "pending")
-        self.book.left, self.book.quiet_after = [], None
+        self.book.left, self.book.run = [], RUN | {"fallen_hosts": ["a"]}
+        self.caught("I7", "ended by itself")
+        self.book.run, self.book.quiet_after = RUN, None
         self.caught("I7", "still moves")
 
     def test_a_consumer_that_is_deleted_with_entries_is_seen(self):

@@ -72,13 +72,12 @@ class Evidence:
         self.executions, self.sights = dict(self.executions), dict(self.sights)
 
     def voided(self, call):
-        """Whether FLUSHALL may have taken a call before anybody saw its result."""
-        for flush in self.history.flushes:
-            after = flush.whole + BLUR_MS
-            times = [t for t, _ in call.accepted] + call.unsure
-            if times and max(times) <= after and call.sent <= after:
-                return True
-        return False
+        """Whether FLUSHALL took a call, or its result, from Redis. Its file says so exactly: a caller may be told late, over
+        HTTP even of a result that is gone again."""
+        if self.ledger.is_there:
+            return call.key in self.ledger.flushed and call.key not in self.ledger.submitted
+        told = [t for t, _ in call.accepted]
+        return any(told and max(told + call.unsure) <= flush.whole + BLUR_MS for flush in self.history.flushes)
 
     def epoch(self, t):
         """How many times everything was flushed before; None if that is not clear."""
@@ -181,21 +180,27 @@ def right_answers(evidence):
     return found
 
 
-def no_overlap(evidence):
-    """I4. A call that was submitted twice is two entries, which may run at once; the first result stands."""
-    found = []
+def overlaps(evidence):
+    """(call, first, second, fault that excuses it or None) of attempts that ran at once. A call that was submitted twice is
+    two entries, which may; the first result stands."""
     for key, executions in evidence.executions.items():
         if evidence.entries(key) > 1:
             continue
         executions = sorted(executions, key=lambda execution: execution.begin)
         for i, first in enumerate(executions):
+            over = first.over if first.over is not None else float("inf")
             for second in executions[i + 1 :]:
-                over = first.over if first.over is not None else float("inf")
-                if second.begin >= over:
-                    continue
-                if evidence.windows.excuse(first.slot, first.begin, second.begin) is None:
-                    what = f"attempt {second.attempt} on host {second.slot} began while attempt {first.attempt} ran on host {first.slot}"
-                    found.append(Finding("I4", what, *key, second.begin))
+                if second.begin < over:
+                    yield key, first, second, evidence.windows.excuse(first.slot, first.begin, second.begin)
+
+
+def no_overlap(evidence):
+    """I4."""
+    found = []
+    for key, first, second, excuse in overlaps(evidence):
+        if excuse is None:
+            what = f"attempt {second.attempt} on host {second.slot} began while attempt {first.attempt} ran on host {first.slot}"
+            found.append(Finding("I4", what, *key, second.begin))
     ids, lives = defaultdict(set), {}
     for t, slot, host, what in evidence.history.hosts:
         if host:
@@ -249,6 +254,8 @@ def nothing_left(evidence):
     found = from_ledger(evidence, "I7")
     if evidence.snapshot.quiet_after is None:
         found.append(Finding("I7", "something still moves long after the last fault"))
+    fallen = evidence.history.run.get("fallen_hosts", [])
+    found += [Finding("I7", f"the host {host} has ended by itself, and nobody told it to") for host in fallen]
     return found + [Finding("I7", what) for what in evidence.snapshot.left]
 
 

@@ -64,6 +64,12 @@ impl Callers {
         Arc::new(Self { history, redis, doors, seed, patience, connection, open, seen })
     }
 
+    /// The books.
+    #[must_use]
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
     /// How many results were seen.
     ///
     /// # Panics

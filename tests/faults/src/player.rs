@@ -264,12 +264,17 @@ impl Player {
 
     /// Another build, in all folders: at once, or one after the other.
     async fn reload(&self, n: usize, event: &Event) -> Result<()> {
-        let mut builds = self.builds.lock().await;
-        builds.next();
-        self.history.write(Book::Faults, builds.json()?);
+        {
+            let mut builds = self.builds.lock().await;
+            builds.next();
+            self.history.write(Book::Faults, builds.json()?);
+        }
         let broken = self.breaks(n, event, json!({}));
         for slot in &self.slots {
-            builds.install(&slot.lock().await.folder)?;
+            // The place first and then the builds, as everywhere: the other way round two faults would wait for each other.
+            let slot = slot.lock().await;
+            self.builds.lock().await.install(&slot.folder)?;
+            drop(slot);
             if event.amount == 0 {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -294,7 +299,7 @@ impl Player {
         // In place, as a careless `cp` does it.
         slot.folder.copy("witness", bad)?;
         tokio::time::sleep(event.lasts).await;
-        // What was put in meanwhile by a reload waits for this place, so the build of now is the right one.
+        // A reload meanwhile waits for this place, so the build of now is the right one.
         self.builds.lock().await.install(&slot.folder)?;
         broken.whole(json!({}));
         Ok(())

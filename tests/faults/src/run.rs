@@ -28,6 +28,9 @@ use crate::world::{World, library};
 /// How long after the last fault a caller goes on sending, and how long results may take then.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long after the last fault is due the world may take to be whole.
+const WHOLE_WITHIN: Duration = Duration::from_secs(240);
+
 /// How often the host that is spared is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
@@ -70,11 +73,10 @@ async fn run_here(plan: &Plan, binary: &Path, dir: &Path) -> Result<Verdict> {
     let sampler = plan.soaks.then(|| tokio::task::spawn_local(sample(Arc::clone(&stage.player))));
     let ticker = tokio::spawn(tick(bar.clone(), Arc::clone(&callers)));
     let tell = bar.clone();
-    let failed = Arc::clone(&stage.player)
-        .play(events, start, move |event| {
-            tell.set_message(format!("{} ({} s)", event.fault.name(), event.at.as_secs()))
-        })
-        .await;
+    let tell = move |event: &Event| tell.set_message(format!("{} ({} s)", event.fault.name(), event.at.as_secs()));
+    let played = Arc::clone(&stage.player).play(events, start, tell);
+    let failed = tokio::time::timeout(plan.lasts + WHOLE_WITHIN, played).await;
+    let failed = failed.context("a fault is played without end; faults.jsonl has the last ones")?;
     bar.set_message("the faults are over; callers wait for the rest");
     stage.history.write(Book::Faults, json!({"ev": "quiet"}));
     made.await?;
@@ -164,11 +166,13 @@ impl Player {
     /// Writes down what the checker needs to know beside the histories.
     async fn describe(&self, plan: &Plan, dir: &Path) -> Result<()> {
         let server = self.server.lock().await;
-        let mut live = Vec::new();
+        let (mut live, mut fallen) = (Vec::new(), Vec::new());
         for slot in &self.slots {
             let mut slot = slot.lock().await;
             if slot.runs()? {
                 live.push(slot.host.clone());
+            } else {
+                fallen.push(slot.host.clone());
             }
         }
         let facts = json!({
@@ -176,7 +180,7 @@ impl Player {
             "durability": plan.durability.name(), "lease_ms": plan.lease.as_millis() as u64,
             "drain_ms": plan.drain.as_millis() as u64, "work_max_ms": plan.work_max.as_millis() as u64,
             "hosts_lost_max": 5, "attempts_max": 3, "redis": server.redis.socket(), "redis_dir": server.redis.dir(),
-            "live_hosts": live, "soaks": plan.soaks,
+            "live_hosts": live, "fallen_hosts": fallen, "soaks": plan.soaks,
         });
         Ok(std::fs::write(dir.join("run.json"), serde_json::to_string_pretty(&facts)?)?)
     }
@@ -222,6 +226,8 @@ async fn tick(bar: ProgressBar, callers: Arc<Callers>) {
     for n in 0u64.. {
         ticks.tick().await;
         bar.set_position(callers.seen() as u64);
+        // So that a run which hangs can be looked into.
+        _ = callers.history().flush();
         if bar.is_hidden() && n % 60 == 0 {
             eprintln!("==> {} results of {}, {}", callers.seen(), bar.length().unwrap_or(0), bar.message());
         }

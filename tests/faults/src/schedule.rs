@@ -188,11 +188,11 @@ pub fn faults(plan: &Plan) -> Vec<Event> {
     let mut deck: Vec<Fault> = Vec::new();
     let mut at = Duration::from_millis(every_ms);
     while at < plan.lasts {
+        // Now and then the world is left alone for long enough that a call which is late shows.
+        if !events.is_empty() && events.len() % Fault::DECK.len() == 0 {
+            at += plan.rest();
+        }
         if deck.is_empty() {
-            // Between two decks the world is left alone for long enough that a call which is late shows.
-            if !events.is_empty() {
-                at += plan.rest();
-            }
             deck = Fault::DECK.into_iter().filter(|fault| plan.plays(*fault)).collect();
             chance.shuffle(&mut deck);
         }

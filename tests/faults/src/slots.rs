@@ -20,6 +20,10 @@ use crate::world::World;
 /// How long a host may take to be there with its functions; compiling them is slow on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often a host is started that ends at once, and the pause between.
+const STARTS_MAX: u32 = 10;
+const START_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 /// Where HTTP is served now, by place. Written when a host comes or goes, read by callers.
 #[derive(Debug, Default)]
 pub(crate) struct Doors(Mutex<Vec<Option<String>>>);
@@ -115,11 +119,24 @@ impl Slot {
     }
 
     /// Starts a host and waits until it has its functions, or for long enough: it may be kept from them by what else is
-    /// going on.
+    /// going on. One that ends meanwhile, as it may without Redis, is started again, as whoever runs hosts does it.
     ///
     /// # Errors
-    /// If it ends, or there is no program.
+    /// If it ends again and again, or there is no program.
     pub(crate) async fn start(&mut self) -> Result<()> {
+        let mut tries = 1;
+        loop {
+            match self.start_once().await {
+                Err(_) if tries < STARTS_MAX => tries += 1,
+                ended => return ended,
+            }
+            self.process = None;
+            self.tell(json!({"ev": "host-ends", "host": self.host, "how": "by itself, at its start"}));
+            tokio::time::sleep(START_AGAIN_AFTER).await;
+        }
+    }
+
+    async fn start_once(&mut self) -> Result<()> {
         let plan = &self.setting.plan;
         self.starts += 1;
         let dir = self.dir();
