@@ -37,7 +37,7 @@ fn witness_guest(context: &Context, payload: Bytes) -> Result<Reply> {
     let begin = format!("/begin?slot={slot}&tenant={tenant}&id={id}&attempt={attempt}&build={build}&k={}", order.k);
     // Not read and not dropped: the connection stands as long as the attempt.
     let held = ask(&collector, &begin)?;
-    let number = held.headers().get(&"x-execution".to_owned()).into_iter().next();
+    let number = held.headers().get("x-execution").into_iter().next();
     let number = number.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
     std::thread::sleep(Duration::from_millis(order.ms));
     ask(&collector, &format!("/end?x={number}&build={}", self::build()))?;
