@@ -255,6 +255,11 @@ class Checker(unittest.TestCase):
         self.book.aof[at][2] = witnessed("default", 1, "1-0", host="b").encode()
         self.caught("I5", "held its lease")
 
+    def test_a_result_of_an_attempt_that_was_overtaken_on_its_own_host_is_stale(self):
+        at = next(i for i, words in enumerate(self.book.aof) if words[0] == b"MULTI")
+        self.book.aof.insert(at, [b"HINCRBY", b"baton:{default/witness}:claims", b"1-0", b"1"])
+        self.caught("I5", "attempt 1 while it held the lease of [2]")
+
     def test_http_and_the_result_must_agree(self):
         answer = {"ev": "answer", "n": 3, "verb": "call", "status": 200, "id": "3-0", "t": CALM + 120}
         self.book.callers.append(answer | {"body": payload("default", 3)})

@@ -22,6 +22,8 @@ class Ledger:
     entries: dict = field(default_factory=dict)
     #: stream -> entry id -> owner
     owners: dict = field(default_factory=dict)
+    #: stream -> entry id -> how often it was claimed from a host that was lost
+    counted: dict = field(default_factory=dict)
     #: (function, call id) -> the document that stands
     results: dict = field(default_factory=dict)
     #: (function, call id) -> how many entries callers made
@@ -70,6 +72,12 @@ class Ledger:
                 self.dead += 1
             elif name == b"XCLAIM" and rest == "calls":
                 self.claim(function, words)
+            elif name == b"HINCRBY" and rest == "claims":
+                counted = self.counted.setdefault(function, {})
+                counted[words[2].decode()] = counted.get(words[2].decode(), 0) + int(words[3])
+            elif name == b"HDEL" and rest == "claims":
+                for entry in words[2:]:
+                    self.counted.get(function, {}).pop(entry.decode(), None)
             elif name == b"SET" and rest.startswith("result:"):
                 self.result(function, rest.removeprefix("result:"), words[2])
             elif name == b"XACK" and rest == "calls":
@@ -87,6 +95,7 @@ class Ledger:
         self.flushed |= set(self.submitted)
         self.entries.clear()
         self.owners.clear()
+        self.counted.clear()
         self.results.clear()
         self.submitted.clear()
 
@@ -124,12 +133,30 @@ class Ledger:
         if key in self.results:
             self.wrong.append(("I1", function, call, "a second result was written over its first"))
         self.results[key] = document
+        self.fence(function, call, document)
+
+    def fence(self, function, call, document):
+        """Whether who wrote a result held the lease of that very attempt."""
         host = document.head.get("host")
+        if not host:
+            return
         owners = self.owners.get(function, {})
-        holding = {owners[entry] for entry in owners if self.call_of(function, entry) == call} if host else set()
-        if host and host not in holding and not (key in self.flushed and not holding):
-            owned = ", ".join(sorted(holding)) or "nobody"
-            self.wrong.append(("I5", function, call, f"{host} wrote its result while {owned} held its lease"))
+        held = {entry: owner for entry, owner in owners.items() if self.call_of(function, entry) == call}
+        if host not in held.values():
+            if held or (function, call) not in self.flushed:
+                owned = ", ".join(sorted(set(held.values()))) or "nobody"
+                self.wrong.append(("I5", function, call, f"{host} wrote its result while {owned} held its lease"))
+            return
+        attempts = {self.attempt(function, entry) for entry, owner in held.items() if owner == host}
+        # A call that was given up or had expired before it began has one attempt fewer.
+        if document.status in ("ok", "error") and document.head["attempts"] not in attempts:
+            told = f"{host} wrote the result of attempt {document.head['attempts']} while it held the lease of {sorted(attempts)}"
+            self.wrong.append(("I5", function, call, told))
+
+    def attempt(self, function, entry):
+        """Which attempt an entry is for: what stands in it, and one more for each claim."""
+        fields = self.entries.get(function, {}).get(entry, {})
+        return int(fields.get(b"attempt", b"1")) + self.counted.get(function, {}).get(entry, 0)
 
     def acknowledge(self, function, entries, batch):
         put_back = set()

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 
-from .invariants import TITLES, growth, lateness, overlaps
+from .invariants import BLUR_MS, TITLES, growth, lateness, overlaps
 from .windows import SHARED
 
 
@@ -22,7 +22,7 @@ def recoveries(evidence):
             if first.end is not None or first.gone is None or second.begin < first.gone:
                 continue
             # What FLUSHALL took comes back when its caller asks again, and not by anybody's recovery.
-            if any(first.begin <= flush.whole and flush.t <= second.begin for flush in evidence.history.flushes):
+            if any(first.begin <= flush.whole + BLUR_MS and flush.t <= second.begin for flush in evidence.history.flushes):
                 continue
             at = [f for f in evidence.history.faults if f.slot == first.slot and f.t <= first.gone + 50]
             at = [f for f in at if (f.whole or float("inf")) >= first.gone - 2_000]
