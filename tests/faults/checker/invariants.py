@@ -191,7 +191,10 @@ def overlaps(evidence):
             over = first.over if first.over is not None else float("inf")
             for second in executions[i + 1 :]:
                 if second.begin < over:
-                    yield key, first, second, evidence.windows.excuse(first.slot, first.begin, second.begin)
+                    # The second host may be the one that was frozen: it wakes up, and knows of the claim a moment later.
+                    slots = (first.slot, second.slot)
+                    excuses = (evidence.windows.excuse(slot, first.begin, second.begin) for slot in slots)
+                    yield key, first, second, next((excuse for excuse in excuses if excuse), None)
 
 
 def no_overlap(evidence):

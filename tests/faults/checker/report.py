@@ -104,7 +104,7 @@ def table(figures):
         ("lost", figures["lost"]),
         ("with two results", figures["doubled"]),
         ("overlapping attempts", figures["overlapping"]),
-        ("overlapping, which a fault at the first host explains", figures["overlapping_excused"]),
+        ("overlapping, which a fault at one of the hosts explains", figures["overlapping_excused"]),
         ("attempts, as their guests told them", figures["executions"]),
         ("calls executed more than once", figures["executed_more_than_once"]),
         ("dead letters", figures["dead"]),
