@@ -318,7 +318,15 @@ impl Work {
             guests: guests.handle().clone(),
             helpers: Handle::current(),
             fault: fault.clone(),
-            nesting: Arc::new(Nesting::new(broker, seats.clone(), ledger.clone(), stop.clone())),
+            nesting: Arc::new(Nesting::new(
+                broker,
+                seats.clone(),
+                ledger.clone(),
+                catalog.clone(),
+                presence.clone(),
+                first_pass.subscribe(),
+                stop.clone(),
+            )?),
             hand_back_after: Duration::from_secs(1),
         });
         let corridor = Corridor::start()?;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use baton_broker::Incoming;
 use baton_model::{FunctionId, Name, Party, Quotas, Shares, Tenants};
 
+use tokio::sync::Notify;
+
 use crate::seats::Seat;
 use account::Account;
 pub(crate) use account::{Held, Room};
@@ -50,6 +52,8 @@ struct Books {
     parties: Vec<usize>,
     /// Whether a function was held back at the last look.
     any_held: bool,
+    /// How many attempts mean to go on that had left.
+    returning: u32,
 }
 
 /// A lock and no message: it is held for a few additions, by whoever starts and ends calls.
@@ -58,6 +62,8 @@ pub(crate) struct Ledger {
     is_shared: AtomicBool,
     books: Mutex<Books>,
     pub(crate) bell: Bell,
+    /// Rung for those that mean to go on.
+    freed: Notify,
 }
 
 /// How one function stands at one moment.
@@ -95,15 +101,65 @@ impl Drop for Entry {
         let tenant = books.functions[self.function].tenant;
         books.functions[self.function].account.leave();
         books.tenants[tenant].account.leave();
+        let is_awaited = books.returning > 0;
         drop(books);
+        if is_awaited {
+            self.ledger.freed.notify_waiters();
+        }
         self.ledger.bell.ring();
+    }
+}
+
+/// An attempt that means to go on. Dropped before it does, it has given up.
+struct Return {
+    ledger: Arc<Ledger>,
+    function: usize,
+    is_over: bool,
+}
+
+impl Return {
+    fn begin(ledger: &Arc<Ledger>, function: &FunctionId) -> Option<Self> {
+        let mut books = ledger.lock();
+        let function = books.places.get(function).copied()?;
+        let (own, all) = books.accounts(function);
+        own.begin_return();
+        all.begin_return();
+        books.returning += 1;
+        drop(books);
+        Some(Self { ledger: ledger.clone(), function, is_over: false })
+    }
+
+    fn goes_on(&mut self) -> bool {
+        let mut books = self.ledger.lock();
+        let (own, all) = books.accounts(self.function);
+        let may = own.may_return() && all.may_return();
+        if may {
+            books.end_return(self.function, true);
+            self.is_over = true;
+        }
+        may
+    }
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.ledger.lock().end_return(self.function, false);
+            self.ledger.bell.ring();
+        }
     }
 }
 
 impl Ledger {
     /// The books of a host with so many seats. Nothing is in them.
     pub(crate) fn new(seats: u32) -> Self {
-        Self { seats, is_shared: AtomicBool::new(false), books: Mutex::default(), bell: Bell::default() }
+        Self {
+            seats,
+            is_shared: AtomicBool::new(false),
+            books: Mutex::default(),
+            bell: Bell::default(),
+            freed: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {
@@ -144,6 +200,7 @@ impl Ledger {
             places.push(place);
         }
         self.is_shared.store(has_quota || books.parties.len() > 1, Ordering::Relaxed);
+        self.freed.notify_waiters();
         places
     }
 
@@ -195,18 +252,22 @@ impl Ledger {
         seat.entered(Entry { ledger: self.clone(), function: place })
     }
 
-    /// Writes a call down that goes on after it had left its seat to others. It began once, and is not charged for that again.
-    pub(crate) fn resume(self: &Arc<Self>, function: &FunctionId, seat: Seat) -> Seat {
+    /// Writes a call down that goes on after it had left its seat to others, as soon as its quotas let it: before any call
+    /// that has not begun. It began once, and is not charged for that again.
+    pub(crate) async fn resume(self: &Arc<Self>, function: &FunctionId) -> Option<Entry> {
         if !self.is_shared() {
-            return seat;
+            return None;
         }
-        let mut books = self.lock();
-        let Some(place) = books.places.get(function).copied() else { return seat };
-        let tenant = books.functions[place].tenant;
-        books.functions[place].account.resume();
-        books.tenants[tenant].account.resume();
-        drop(books);
-        seat.entered(Entry { ledger: self.clone(), function: place })
+        let mut back = Return::begin(self, function)?;
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            // Before it is looked, so that nothing is freed between the look and the wait.
+            freed.as_mut().enable();
+            if back.goes_on() {
+                return Some(Entry { ledger: self.clone(), function: back.function });
+            }
+            freed.await;
+        }
     }
 
     /// Gives seats to calls that wait for one, by weight and as far as quotas let them, the fewest first. The others
@@ -403,6 +464,20 @@ impl Books {
         self.functions.len() - 1
     }
 
+    /// Those of a function and of its tenant.
+    fn accounts(&mut self, function: usize) -> (&mut Account, &mut Account) {
+        let Self { functions, tenants, .. } = self;
+        let Function { tenant, account, .. } = &mut functions[function];
+        (account, &mut tenants[*tenant].account)
+    }
+
+    fn end_return(&mut self, function: usize, goes_on: bool) {
+        let (own, all) = self.accounts(function);
+        own.end_return(goes_on);
+        all.end_return(goes_on);
+        self.returning -= 1;
+    }
+
     /// The place of a function whose tenant has functions here.
     fn place_of_party(&self, function: &FunctionId) -> Option<usize> {
         let place = self.places.get(function).copied()?;
@@ -413,7 +488,7 @@ impl Books {
         let Self { parties, tenants, .. } = self;
         let each = parties.iter().map(|place| {
             let Tenant { weight, account, .. } = &mut tenants[*place];
-            let party = Party { weight: *weight, in_use: account.in_use(), seats_max: account.seats_max(), wants: 0 };
+            let party = Party { weight: *weight, in_use: account.claimed(), seats_max: account.seats_max(), wants: 0 };
             (party, account.room(now))
         });
         each.unzip()

@@ -2,32 +2,39 @@
 //!
 //! Who waits for another call gives its seat back meanwhile. If it kept it, as many of them as there are seats would
 //! leave none for the calls that they wait for. How many may wait so is limited by where they begin: a call of a function
-//! that makes calls begins with a permit for it, of which deeper calls have some of their own.
+//! that makes calls begins with a permit for it, of which each tenant has its share (`nested/permits.rs`). Who goes on
+//! again does so within the quotas.
+
+mod door;
+mod permits;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_broker::{BrokerConfig, BrokerError, Caller, SendOptions};
+use baton_broker::{BrokerConfig, BrokerError, Caller, Presence, SendOptions};
 use baton_engine::{Asked, Calls, CallsError, Request};
-use baton_model::{Call, CallId, CallsGrant, FunctionId, Grants, Name, ReplyTo, Status};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use baton_model::{Call, CallId, CallsGrant, FunctionId, Name, ReplyTo, Status, Tenants};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::{Published, Revision};
 use crate::clock::now_ms;
 use crate::ledger::Ledger;
 use crate::seats::{Seat, Seats};
+use door::Door;
+use permits::{DEPTH_MAX, Permit, Permits, Place, Share};
 
-/// The header that says how many calls wait for this one, each for the next.
+/// The header that says how many calls wait for this one, each for the next. No caller can write it.
 const DEPTH: &str = "x-baton-depth";
 /// Headers that start so are the host's.
 const OWN_HEADERS: &str = "x-baton-";
-/// The most calls that wait for each other.
-const DEPTH_MAX: u32 = 8;
-/// Permits that only calls of a depth and deeper ones can have.
-const PERMITS_A_DEPTH: u32 = 16;
+/// The most headers that a call may carry beside the one that says its depth.
+const HEADERS_MAX: usize = 63;
 /// How long a call may go on to wait for another one when its host ends; other hosts are there to answer it.
 const ENDING: Duration = Duration::from_secs(2);
+/// Of how many tenants something is kept before that is given up which nobody needs just now.
+const TENANTS_MAX: usize = 256;
 
 /// What all calls of this host that make calls share.
 pub(crate) struct Nesting {
@@ -37,32 +44,95 @@ pub(crate) struct Nesting {
     callers: Mutex<HashMap<Name, Arc<Caller>>>,
     seats: Seats,
     ledger: Arc<Ledger>,
-    /// By depth: calls that make calls, and run or wait.
-    permits: Vec<Arc<Semaphore>>,
+    permits: Arc<Permits>,
+    door: Door,
+    catalog: Arc<Published>,
+    /// What the shares depend on. A lock and no message: it is held to see whether there is anything new.
+    news: Mutex<News>,
     /// Cancelled when this host ends.
     stop: CancellationToken,
 }
 
+/// What the shares of the tenants depend on.
+struct News {
+    changes: watch::Receiver<u64>,
+    tenants: watch::Receiver<Tenants>,
+}
+
 /// How many instances may wait for calls, beside those on seats.
 pub(crate) fn waiting_max(seats: u32) -> u32 {
-    seats.clamp(PERMITS_A_DEPTH, 512) + DEPTH_MAX * PERMITS_A_DEPTH
+    permits::total(seats)
 }
 
 impl Nesting {
     /// Connects to nothing yet.
-    pub(crate) fn new(broker: &BrokerConfig, seats: Seats, ledger: Arc<Ledger>, stop: CancellationToken) -> Self {
-        let of_depth = |depth| if depth == 0 { seats.total().clamp(PERMITS_A_DEPTH, 512) } else { PERMITS_A_DEPTH };
-        let permits = (0..=DEPTH_MAX).map(|depth| Arc::new(Semaphore::new(of_depth(depth) as usize))).collect();
-        Self { broker: broker.clone(), callers: Mutex::default(), seats, ledger, permits, stop }
+    pub(crate) fn new(
+        broker: &BrokerConfig,
+        seats: Seats,
+        ledger: Arc<Ledger>,
+        catalog: Arc<Published>,
+        presence: Arc<Presence>,
+        first_pass: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) -> Result<Self, BrokerError> {
+        let door = Door::new(broker, presence, catalog.clone(), first_pass)?;
+        let permits = Arc::new(Permits::new(seats.total()));
+        let (mut changes, mut tenants) = (catalog.changes(), broker.tenants.clone());
+        changes.mark_changed();
+        tenants.mark_changed();
+        let news = Mutex::new(News { changes, tenants });
+        let (broker, callers) = (broker.clone(), Mutex::default());
+        Ok(Self { broker, callers, seats, ledger, permits, door, catalog, news, stop })
     }
 
-    /// What a call begins with whose function makes calls. None if too many of them run already: then it has to wait in
-    /// Redis, or those that it would wait for find no room.
-    pub(crate) fn begin(self: &Arc<Self>, call: &Arc<Call>, grants: &Arc<Grants>) -> Option<Begun> {
+    /// What a call begins with whose function makes calls. If too many of them run already it has to wait, or those that it
+    /// would wait for find no room.
+    pub(crate) fn begin(self: &Arc<Self>, call: &Arc<Call>, revision: &Arc<Revision>) -> Begin {
+        self.share_out();
         let depth = depth(call);
-        let levels = &self.permits[..=depth.min(DEPTH_MAX) as usize];
-        let permit = levels.iter().rev().find_map(|level| level.clone().try_acquire_owned().ok())?;
-        Some(Begun { nesting: self.clone(), call: call.clone(), grants: grants.clone(), depth, permit })
+        let permit = self.permits.take(&call.function, depth, revision.quotas.concurrency_max);
+        let started =
+            |permit| Begun { nesting: self.clone(), call: call.clone(), revision: revision.clone(), depth, permit };
+        match permit {
+            Ok(permit) => Begin::Now(started(permit)),
+            Err(permits::Taken) => match self.permits.line_up(&call.function, depth) {
+                Some(place) => {
+                    Begin::InTurn(Turn { nesting: self.clone(), call: call.clone(), revision: revision.clone(), place })
+                }
+                None => Begin::Later,
+            },
+        }
+    }
+
+    /// Gives each tenant its share anew if there are others than before, or if something else is said about them.
+    fn share_out(&self) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = news.changes.has_changed().unwrap_or(false) || news.tenants.has_changed().unwrap_or(false);
+        if !is_new {
+            return;
+        }
+        news.changes.mark_unchanged();
+        let tenants = news.tenants.borrow_and_update().clone();
+        let catalog = self.catalog.snapshot();
+        let makes_calls =
+            |function: &&FunctionId| catalog.get(function).is_some_and(|revision| revision.grants.calls.is_some());
+        let names = catalog.functions().filter(makes_calls).map(FunctionId::tenant);
+        self.permits.share_out(names.map(|name| {
+            let policy = tenants.of(name);
+            (name.clone(), Share { weight: policy.weight, concurrency_max: policy.quotas.concurrency_max })
+        }));
+    }
+
+    /// Goes on, on a seat if one is free. It does not wait for one: whoever reads holds the free seats until calls come. So
+    /// there may be more attempts than seats, by as many as there are permits. In the books it counts either way, and the
+    /// quotas are waited for.
+    async fn seat_again(&self, function: &FunctionId) -> Option<Seat> {
+        let entry = self.ledger.resume(function).await;
+        let seat = self.seats.at_most_one()?;
+        Some(match entry {
+            Some(entry) => seat.entered(entry),
+            None => seat,
+        })
     }
 
     fn caller(&self, tenant: &Name) -> Result<Arc<Caller>, BrokerError> {
@@ -70,34 +140,73 @@ impl Nesting {
         if let Some(caller) = callers.get(tenant) {
             return Ok(caller.clone());
         }
-        let reply = ReplyTo::parse(&format!("{tenant}.{:016x}", rand::random::<u64>()));
-        let reply = reply.expect("a name and a number are printable and short");
+        if callers.len() >= TENANTS_MAX {
+            callers.retain(|_, caller| Arc::strong_count(caller) > 1);
+        }
+        let reply = ReplyTo::parse(&format!("{:016x}", rand::random::<u64>()));
+        let reply = reply.expect("a number is printable and short");
         let caller = Arc::new(Caller::new(&self.broker, reply)?);
         callers.insert(tenant.clone(), caller.clone());
         Ok(caller)
     }
 }
 
-/// How many calls wait for this one. Callers from outside may say so too, and gain nothing by it.
+/// How many calls wait for this one, as the host said that sent it.
 fn depth(call: &Call) -> u32 {
     let said = call.headers.iter().find(|(name, _)| name == DEPTH);
     said.and_then(|(_, depth)| depth.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a call may begin whose function makes calls.
+pub(crate) enum Begin {
+    /// It may.
+    Now(Begun),
+    /// When its turn comes, here.
+    InTurn(Turn),
+    /// Not here: too many wait for their turn already.
+    Later,
+}
+
+/// A call that waits here to begin, without a seat.
+pub(crate) struct Turn {
+    nesting: Arc<Nesting>,
+    call: Arc<Call>,
+    revision: Arc<Revision>,
+    place: Place,
+}
+
+impl Turn {
+    /// What it begins with, and a seat; none if its turn has not come after `patience`, or if the host ends.
+    pub(crate) async fn come(self, patience: Duration) -> Option<(Begun, Seat)> {
+        let Self { nesting, call, revision, place } = self;
+        let stop = nesting.stop.clone();
+        let begun = async {
+            let permit = place.permit(&call.function, revision.quotas.concurrency_max).await;
+            let seat = nesting.seat_again(&call.function).await?;
+            let depth = depth(&call);
+            Some((Begun { nesting: nesting.clone(), call: call.clone(), revision, depth, permit }, seat))
+        };
+        tokio::select! {
+            begun = tokio::time::timeout(patience, begun) => begun.ok().flatten(),
+            () = stop.cancelled() => None,
+        }
+    }
 }
 
 /// A call that may make calls, before it has its seat.
 pub(crate) struct Begun {
     nesting: Arc<Nesting>,
     call: Arc<Call>,
-    grants: Arc<Grants>,
+    revision: Arc<Revision>,
     depth: u32,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl Begun {
     /// What makes its calls, giving this seat back while it waits.
     pub(crate) fn on(self, seat: Seat) -> Arc<Nested> {
-        let Self { nesting, call, grants, depth, permit } = self;
-        Arc::new(Nested { nesting, call, grants, depth, seat: Mutex::new(Some(seat)), _permit: permit })
+        let Self { nesting, call, revision, depth, permit } = self;
+        Arc::new(Nested { nesting, call, revision, depth, seat: Mutex::new(Some(seat)), _permit: permit })
     }
 }
 
@@ -105,11 +214,11 @@ impl Begun {
 pub(crate) struct Nested {
     nesting: Arc<Nesting>,
     call: Arc<Call>,
-    grants: Arc<Grants>,
+    revision: Arc<Revision>,
     depth: u32,
     /// None while it waits. A lock and no message: it is held to put the seat in or take it out.
     seat: Mutex<Option<Seat>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Nested {
@@ -118,11 +227,8 @@ impl Nested {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Goes on, on a seat if one is free. It does not wait for one: whoever reads holds the free seats until calls come. So
-    /// there may be more attempts than seats, by as many as there are permits. In the books it counts either way.
-    fn take_back_seat(&self) {
-        let seat = self.nesting.seats.at_most_one();
-        let seat = seat.map(|seat| self.nesting.ledger.resume(&self.call.function, seat));
+    async fn take_back_seat(&self) {
+        let seat = self.nesting.seat_again(&self.call.function).await;
         *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = seat;
     }
 
@@ -130,7 +236,7 @@ impl Nested {
     fn checked(&self, request: &Request, useful: Option<Duration>) -> Result<(FunctionId, SendOptions), CallsError> {
         let invalid = |rule: String| Err(CallsError::Invalid(rule));
         let function = Name::parse(&request.function).map_err(|error| CallsError::Invalid(error.to_string()))?;
-        if !self.grants.calls.as_ref().is_some_and(|grant: &CallsGrant| grant.allows(&function)) {
+        if !self.revision.grants.calls.as_ref().is_some_and(|grant: &CallsGrant| grant.allows(&function)) {
             return Err(CallsError::Denied { function: request.function.clone() });
         }
         if self.depth >= DEPTH_MAX {
@@ -152,8 +258,9 @@ impl Nested {
         {
             return invalid(format!("the header {name:?} does not start with x-, or starts with {OWN_HEADERS}"));
         }
-        let mut headers = request.headers.clone();
-        headers.push((DEPTH.to_owned(), (self.depth + 1).to_string()));
+        if request.headers.len() > HEADERS_MAX {
+            return invalid(format!("there are {} headers, there may be {HEADERS_MAX}", request.headers.len()));
+        }
         let ms = |useful: Duration| u64::try_from(useful.as_millis()).unwrap_or(u64::MAX);
         let options = SendOptions {
             id,
@@ -161,7 +268,8 @@ impl Nested {
             deadline_ms: useful.map(|useful| now_ms().saturating_add(ms(useful))),
             traceparent: self.call.traceparent.clone(),
             tracestate: self.call.tracestate.clone(),
-            headers,
+            headers: request.headers.clone(),
+            depth: self.depth + 1,
         };
         Ok((FunctionId::new(self.call.function.tenant().clone(), function), options))
     }
@@ -171,6 +279,7 @@ impl Calls for Nested {
     fn call(&self, request: Request, patience: Duration) -> Asked<'_, (String, Vec<u8>), CallsError> {
         Box::pin(async move {
             let (function, options) = self.checked(&request, Some(patience))?;
+            self.nesting.door.admit(&function, request.payload.len()).await?;
             let caller = self.nesting.caller(self.call.function.tenant()).map_err(unavailable)?;
             let mut accepted = caller.accept(&function, &request.payload, &options).await.map_err(unavailable)?;
             drop(self.take_seat());
@@ -182,7 +291,7 @@ impl Calls for Nested {
                 ended = caller.outcome(&mut accepted, patience) => ended.map_err(unavailable),
                 () = ending => Err(CallsError::Unavailable("the host ends; try again".to_owned())),
             };
-            self.take_back_seat();
+            self.take_back_seat().await;
             match ended? {
                 None => Err(CallsError::TimedOut { id: accepted.id().to_string() }),
                 Some(result) => match (result.status, result.error) {
@@ -200,6 +309,7 @@ impl Calls for Nested {
     fn send(&self, request: Request, useful: Option<Duration>) -> Asked<'_, String, CallsError> {
         Box::pin(async move {
             let (function, options) = self.checked(&request, useful)?;
+            self.nesting.door.admit(&function, request.payload.len()).await?;
             let caller = self.nesting.caller(self.call.function.tenant()).map_err(unavailable)?;
             let sent = caller.send(&function, &request.payload, &options).await.map_err(unavailable)?;
             Ok(sent.to_string())

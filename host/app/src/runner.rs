@@ -21,7 +21,7 @@ use crate::clock::now_ms;
 use crate::flights::{FlightKey, Flights};
 use crate::guest_log::GuestLog;
 use crate::metrics::{Ended, Fate, FunctionMetrics, Metrics};
-use crate::nested::{Begun, Nested, Nesting};
+use crate::nested::{Begin, Begun, Nested, Nesting, Turn};
 use crate::seats::Seat;
 
 /// The most calls that one thread starts one after the other, while others could help.
@@ -100,10 +100,13 @@ impl Runner {
         };
         let begun = match &revision.grants.calls {
             None => None,
-            Some(_) => match self.nesting.begin(&delivery.call, &revision.grants) {
-                // It would wait for calls that find no room for what they wait for. So it waits in Redis.
-                None => return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await,
-                begun => begun,
+            // It would wait for calls that find no room for what they wait for.
+            Some(_) => match self.nesting.begin(&delivery.call, &revision) {
+                Begin::Now(begun) => Some(begun),
+                Begin::InTurn(turn) => return self.start_in_turn(delivery, seat, revision, turn, settler),
+                Begin::Later => {
+                    return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
+                }
             },
         };
         let inline = revision.is_quick();
@@ -119,6 +122,27 @@ impl Runner {
             }
         }
         let task = self.guests.spawn(attempt);
+        self.flights.can_be_stopped_by(&key, task.abort_handle());
+    }
+
+    /// Starts a call when its turn comes. Meanwhile others have its seat; if it takes too long, the call waits in Redis.
+    fn start_in_turn(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        seat: Seat,
+        revision: Arc<Revision>,
+        turn: Turn,
+        settler: &ToSettler,
+    ) {
+        drop(seat);
+        let key = FlightKey::of(&delivery);
+        let (this, settler) = (self.clone(), settler.clone());
+        let task = self.guests.spawn(async move {
+            match turn.come(this.hand_back_after).await {
+                Some((begun, seat)) => this.attempt(delivery, seat, revision, settler, true, Some(begun)).await,
+                None => this.hand_back(delivery, None, Some(this.hand_back_after), &settler).await,
+            }
+        });
         self.flights.can_be_stopped_by(&key, task.abort_handle());
     }
 

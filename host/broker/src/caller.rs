@@ -17,6 +17,7 @@ use crate::BrokerError;
 use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
+use crate::seal::{DEPTH, Seal};
 
 /// How long a caller trusts its subscription before it looks at the result key.
 const POLL: Duration = Duration::from_secs(1);
@@ -25,6 +26,10 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most results that are kept for calls whose ids this caller has not learnt yet. Those that come after nobody waits
 /// for them any more land there too.
 const EARLY_MAX: usize = 1_000;
+/// The most bytes that the payloads of these have.
+const EARLY_BYTES_MAX: usize = 16 << 20;
+/// How many topics a caller keeps before it gives up those under which nobody waits.
+const TOPICS_MAX: usize = 1_000;
 
 /// What may be said with a call beside its payload.
 #[derive(Debug, Clone, Default)]
@@ -41,15 +46,18 @@ pub struct SendOptions {
     pub tracestate: Option<String>,
     /// Headers; their names start with `x-`.
     pub headers: Vec<(String, String)>,
+    /// How many calls wait for this one, each for the next; 0 says nothing. Hosts alone can say it.
+    pub depth: u32,
 }
 
 /// Sends calls and waits for their results.
 pub struct Caller {
     link: Link,
     keys: Keys,
+    seal: Arc<Seal>,
     reply: ReplyTo,
-    /// One topic for each function that was called. A lock and no message: it is held for one map operation.
-    topics: Mutex<HashMap<FunctionId, Topic>>,
+    /// One topic for each function that was called. A lock and no message: it is held for a few map operations.
+    topics: Mutex<Topics>,
     waiting: Arc<Waiting>,
     /// The subscription, made on first use and anew when it broke. A lock and no message: it is held while one task
     /// subscribes for all.
@@ -60,7 +68,8 @@ pub struct Caller {
 /// caller. Each channel is subscribed to by its name and none by a pattern: a tenant's Redis user may listen to no other.
 struct Listening {
     sink: PubSubSink,
-    topics: HashSet<u64>,
+    /// The channels by the numbers of their topics.
+    channels: HashMap<u64, String>,
     task: JoinHandle<()>,
 }
 
@@ -76,6 +85,15 @@ impl Drop for Listening {
 struct Topic {
     number: u64,
     reply: ReplyTo,
+    /// Held by those who wait under it.
+    held: Arc<()>,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_function: HashMap<FunctionId, Topic>,
+    /// No number is given out twice: a result that comes late is not to be another function's.
+    made: u64,
 }
 
 /// A call, as results are sorted.
@@ -85,6 +103,7 @@ type Key = (u64, CallId);
 pub struct Accepted {
     function: FunctionId,
     place: Place,
+    _topic: Topic,
 }
 
 impl Accepted {
@@ -127,6 +146,7 @@ struct Results {
     places: u64,
     /// Results that came before the answer to the `XADD` that names their call.
     early: HashMap<Key, ResultDocument>,
+    early_bytes: usize,
 }
 
 impl Caller {
@@ -139,6 +159,7 @@ impl Caller {
         Ok(Self {
             link: Link::new(config.client()?).counted(config, Role::Caller),
             keys: config.keys(),
+            seal: config.seal.clone(),
             reply,
             topics: Mutex::default(),
             waiting: Arc::default(),
@@ -192,7 +213,8 @@ impl Caller {
             tracing::debug!(%error, "cannot subscribe, reading the result key instead");
         }
         let id = self.add(function, payload, options, Some(&topic.reply)).await?;
-        Ok(Accepted { function: function.clone(), place: Waiting::register(&self.waiting, (topic.number, id)) })
+        let place = Waiting::register(&self.waiting, (topic.number, id));
+        Ok(Accepted { function: function.clone(), place, _topic: topic })
     }
 
     /// Waits for the result of an accepted call, for as long as `patience`. None if there is none by then; the wait may
@@ -205,7 +227,7 @@ impl Caller {
         accepted: &mut Accepted,
         patience: Duration,
     ) -> Result<Option<ResultDocument>, BrokerError> {
-        let Accepted { function, place } = accepted;
+        let Accepted { function, place, .. } = accepted;
         let end = tokio::time::Instant::now() + patience;
         loop {
             let look_at = end.min(tokio::time::Instant::now() + POLL);
@@ -236,7 +258,7 @@ impl Caller {
     ) -> Result<Option<ResultDocument>, BrokerError> {
         let topic = self.topic(function)?;
         let place = Waiting::register(&self.waiting, (topic.number, id.clone()));
-        self.outcome(&mut Accepted { function: function.clone(), place }, patience).await
+        self.outcome(&mut Accepted { function: function.clone(), place, _topic: topic }, patience).await
     }
 
     /// The result of a call that has ended. None if it has not, or if its result has expired.
@@ -256,15 +278,27 @@ impl Caller {
 
     fn topic(&self, function: &FunctionId) -> Result<Topic, BrokerError> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(function) {
+        if let Some(topic) = topics.by_function.get(function) {
             return Ok(topic.clone());
         }
-        let number = topics.len() as u64;
+        let number = topics.made;
         let reply = ReplyTo::parse(&format!("{}.{}.{number}", function.tenant(), self.reply))
             .ok_or_else(|| BrokerError::Refused(format!("the reply suffix {} is longer than 40 bytes", self.reply)))?;
-        let topic = Topic { number, reply };
-        topics.insert(function.clone(), topic.clone());
+        if topics.by_function.len() >= TOPICS_MAX {
+            topics.by_function.retain(|_, topic| Arc::strong_count(&topic.held) > 1);
+        }
+        topics.made += 1;
+        let topic = Topic { number, reply, held: Arc::default() };
+        topics.by_function.insert(function.clone(), topic.clone());
         Ok(topic)
+    }
+
+    /// The channels among these whose topics were given up.
+    fn given_up(&self, channels: &HashMap<u64, String>) -> Vec<(u64, String)> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: HashSet<u64> = topics.by_function.values().map(|topic| topic.number).collect();
+        let gone = channels.iter().filter(|(number, _)| !kept.contains(number));
+        gone.map(|(number, channel)| (*number, channel.clone())).collect()
     }
 
     async fn add(
@@ -296,6 +330,10 @@ impl Caller {
         for (name, value) in &options.headers {
             add.arg(name).arg(value);
         }
+        if options.depth > 0 {
+            let unknown = || BrokerError::Unable("the seal of the hosts is not known yet".to_owned());
+            add.arg(DEPTH).arg(self.seal.close(function, options.depth).ok_or_else(unknown)?);
+        }
         let answer = self.link.run(&add).await?;
         let Value::BulkString(entry) = &answer else { return Err(BrokerError::shape("XADD", &answer)) };
         let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
@@ -308,23 +346,27 @@ impl Caller {
         if slot.as_ref().is_none_or(|listening| listening.task.is_finished()) {
             *slot = Some(self.listen().await?);
         }
-        let Some(listening) = slot.as_mut().filter(|listening| !listening.topics.contains(&topic.number)) else {
+        let Some(listening) = slot.as_mut().filter(|listening| !listening.channels.contains_key(&topic.number)) else {
             return Ok(());
         };
-        let subscribe = listening.sink.subscribe(self.keys.reply_channel(&topic.reply));
-        let silent = |_| BrokerError::Unreachable("a subscription was not confirmed in time".to_owned());
-        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe).await.map_err(silent);
-        match subscribed.and_then(|answer| answer.map_err(BrokerError::from)) {
-            Ok(()) => _ = listening.topics.insert(topic.number),
-            Err(error) => {
-                // What Redis does not want is no reason not to hear what else comes.
-                if error.is_connection() {
-                    *slot = None;
-                }
-                return Err(error);
+        let channel = self.keys.reply_channel(&topic.reply);
+        let subscribed = in_time(listening.sink.subscribe(&channel)).await;
+        if subscribed.is_ok() {
+            listening.channels.insert(topic.number, channel);
+        }
+        let mut done = subscribed;
+        if done.is_ok() && listening.channels.len() > TOPICS_MAX {
+            let (numbers, channels): (Vec<u64>, Vec<String>) = self.given_up(&listening.channels).into_iter().unzip();
+            if !channels.is_empty() {
+                done = in_time(listening.sink.unsubscribe(channels)).await;
+                numbers.iter().for_each(|number| _ = listening.channels.remove(number));
             }
         }
-        Ok(())
+        // What Redis does not want is no reason not to hear what else comes.
+        if done.as_ref().is_err_and(BrokerError::is_connection) {
+            *slot = None;
+        }
+        done
     }
 
     async fn listen(&self) -> Result<Listening, BrokerError> {
@@ -332,8 +374,14 @@ impl Caller {
         let connect = timeout(SUBSCRIBE_TIMEOUT, self.link.client().get_async_pubsub()).await;
         let (sink, messages) = connect.map_err(silent)??.split();
         let task = tokio::spawn(hear(messages, self.waiting.clone()));
-        Ok(Listening { sink, topics: HashSet::new(), task })
+        Ok(Listening { sink, channels: HashMap::new(), task })
     }
+}
+
+/// A change of a subscription, which Redis confirms.
+async fn in_time(change: impl Future<Output = redis::RedisResult<()>>) -> Result<(), BrokerError> {
+    let silent = |_| BrokerError::Unreachable("a subscription was not confirmed in time".to_owned());
+    timeout(SUBSCRIBE_TIMEOUT, change).await.map_err(silent)?.map_err(BrokerError::from)
 }
 
 /// Delivers what comes on the channels, each of which ends with the number of its topic.
@@ -348,6 +396,21 @@ async fn hear(mut messages: PubSubStream, waiting: Arc<Waiting>) {
     waiting.all_silent();
 }
 
+impl Results {
+    /// Keeps a result that nobody waits for yet. What is given up is read from its key.
+    fn keep_early(&mut self, key: Key, result: ResultDocument) {
+        let bytes = result.payload.len();
+        if self.early.len() >= EARLY_MAX || self.early_bytes + bytes > EARLY_BYTES_MAX {
+            self.early.clear();
+            self.early_bytes = 0;
+        }
+        self.early_bytes += bytes;
+        if let Some(old) = self.early.insert(key, result) {
+            self.early_bytes -= old.payload.len();
+        }
+    }
+}
+
 impl Waiting {
     fn lock(&self) -> std::sync::MutexGuard<'_, Results> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -360,7 +423,10 @@ impl Waiting {
         results.places += 1;
         let number = results.places;
         match results.early.remove(&key) {
-            Some(result) => drop(sender.send(result)),
+            Some(result) => {
+                results.early_bytes -= result.payload.len();
+                drop(sender.send(result));
+            }
             None => results.awaited.entry(key.clone()).or_default().push((number, sender)),
         }
         Place { waiting: waiting.clone(), key, number, notice: Some(receiver) }
@@ -384,15 +450,63 @@ impl Waiting {
         match results.awaited.remove(&key) {
             Some(places) => places.into_iter().for_each(|(_, sender)| drop(sender.send(result.clone()))),
             None => {
-                if results.early.len() >= EARLY_MAX {
-                    results.early.clear();
-                }
-                results.early.insert(key, result);
+                results.keep_early(key, result);
             }
         }
     }
 
     fn all_silent(&self) {
         self.lock().awaited.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_model::Status;
+
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller::new(&crate::BrokerConfig::new("redis://127.0.0.1:1"), ReplyTo::parse("me").unwrap()).unwrap()
+    }
+
+    fn function(number: usize) -> FunctionId {
+        format!("acme/f{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn topics_are_given_up_when_there_are_many_but_for_those_under_which_somebody_waits() {
+        let caller = caller();
+        let held = caller.topic(&function(0)).unwrap();
+        for number in 1..3 * TOPICS_MAX {
+            drop(caller.topic(&function(number)).unwrap());
+        }
+        let kept = caller.topics.lock().unwrap().by_function.len();
+        assert!(kept <= TOPICS_MAX, "{kept} are kept");
+        assert_eq!(caller.topic(&function(0)).unwrap().number, held.number);
+        assert_ne!(caller.topic(&function(1)).unwrap().number, 1, "no number comes twice");
+        let channels = HashMap::from([(held.number, "one".to_owned()), (1, "two".to_owned())]);
+        assert_eq!(caller.given_up(&channels), [(1, "two".to_owned())]);
+    }
+
+    #[test]
+    fn the_longest_name_of_a_tenant_leaves_room_for_a_reply() {
+        let caller =
+            Caller::new(&crate::BrokerConfig::new("redis://127.0.0.1:1"), ReplyTo::parse(&"r".repeat(40)).unwrap());
+        let function = format!("{}/f", "a".repeat(63)).parse().unwrap();
+        assert!(caller.unwrap().topic(&function).is_ok());
+    }
+
+    #[test]
+    fn results_that_nobody_waits_for_take_no_more_than_their_room() {
+        let mut results = Results::default();
+        for number in 0..100 {
+            let id = CallId::parse(&format!("{number}")).unwrap();
+            let payload = Bytes::from(vec![0; EARLY_BYTES_MAX / 10]);
+            let result = ResultDocument::new(Status::Ok, id.clone(), "a/b".to_owned(), payload);
+            results.keep_early((0, id), result);
+            let kept: usize = results.early.values().map(|result| result.payload.len()).sum();
+            assert!(kept <= EARLY_BYTES_MAX && kept == results.early_bytes, "{kept}");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! Text becomes types: a stream entry's fields are read into a [`Call`] here, once, or refused with the reason.
 
+use std::sync::Arc;
+
 use baton_model::{Call, CallId, EntryId, FunctionId, ReplyTo, Tenants, is_own_reply};
 use bytes::Bytes;
 use tokio::sync::watch;
+
+use crate::seal::{DEPTH, OF_HOSTS, Seal};
 
 /// The most headers that one call may carry.
 const HEADERS_MAX: usize = 64;
@@ -52,20 +56,22 @@ pub struct Malformed {
 pub(crate) struct Rules {
     pub(crate) payload_bytes_max: usize,
     pub(crate) tenants: watch::Receiver<Tenants>,
+    pub(crate) seal: Arc<Seal>,
 }
 
 /// What the entries of one function are held against.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rule {
+pub(crate) struct Rule<'a> {
     pub(crate) payload_bytes_max: usize,
     pub(crate) own_replies_only: bool,
+    pub(crate) seal: &'a Seal,
 }
 
 impl Rules {
     /// As they are now.
-    pub(crate) fn of(&self, function: &FunctionId) -> Rule {
+    pub(crate) fn of(&self, function: &FunctionId) -> Rule<'_> {
         let own_replies_only = self.tenants.borrow().of(function.tenant()).own_replies_only;
-        Rule { payload_bytes_max: self.payload_bytes_max, own_replies_only }
+        Rule { payload_bytes_max: self.payload_bytes_max, own_replies_only, seal: &self.seal }
     }
 }
 
@@ -88,8 +94,13 @@ struct Fields {
 }
 
 /// Reads one entry of `function`'s stream. `fields` are names and values in turn.
-pub(crate) fn read(function: &FunctionId, entry: EntryId, fields: Vec<Vec<u8>>, rule: Rule) -> Result<Call, Malformed> {
-    let Rule { payload_bytes_max, own_replies_only } = rule;
+pub(crate) fn read(
+    function: &FunctionId,
+    entry: EntryId,
+    fields: Vec<Vec<u8>>,
+    rule: Rule<'_>,
+) -> Result<Call, Malformed> {
+    let Rule { payload_bytes_max, own_replies_only, seal } = rule;
     let mut read = Fields::default();
     let mut fault: Option<(MalformedReason, String)> = None;
     let mut rest = fields.into_iter();
@@ -105,6 +116,11 @@ pub(crate) fn read(function: &FunctionId, entry: EntryId, fields: Vec<Vec<u8>>, 
         {
             fault = Some((MalformedReason::Malformed, detail));
         }
+    }
+    if fault.is_none()
+        && let Err(detail) = read.unseal(function, seal)
+    {
+        fault = Some((MalformedReason::Malformed, detail));
     }
     if fault.is_none() && read.payload.is_none() {
         let detail = "the field `payload` is missing; it holds the input, and may be empty".to_owned();
@@ -189,6 +205,15 @@ impl Fields {
         }
     }
 
+    /// Opens what hosts wrote. A function sees a depth as a plain number, and nothing by which it could be said again.
+    fn unseal(&mut self, function: &FunctionId, seal: &Seal) -> FieldResult<()> {
+        for (name, value) in self.headers.iter_mut().filter(|(name, _)| name.starts_with(OF_HOSTS)) {
+            let depth = seal.open(function, value).filter(|_| name == DEPTH);
+            *value = depth.ok_or_else(|| format!("the field `{name}` is for hosts alone; leave it out"))?.to_string();
+        }
+        Ok(())
+    }
+
     fn take_header(&mut self, name: &str, value: String) -> FieldResult<()> {
         let well_formed = name.len() > 2
             && name.len() <= 64
@@ -268,10 +293,10 @@ mod tests {
     type RawFields<'a> = &'a [(&'a str, &'a [u8])];
 
     fn read_fields(fields: RawFields<'_>) -> Result<Call, Malformed> {
-        read_under(Rule { payload_bytes_max: 16, own_replies_only: false }, fields)
+        read_under(Rule { payload_bytes_max: 16, own_replies_only: false, seal: &Seal::default() }, fields)
     }
 
-    fn read_under(rule: Rule, fields: RawFields<'_>) -> Result<Call, Malformed> {
+    fn read_under(rule: Rule<'_>, fields: RawFields<'_>) -> Result<Call, Malformed> {
         let flat = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
         read(&"default/echo".parse().unwrap(), EntryId::parse("1700000000000-3").unwrap(), flat, rule)
     }
@@ -335,6 +360,8 @@ mod tests {
             (&[("payload", b""), ("x-", b"1")], "is no header"),
             (&[("payload", b""), ("x-a", b"1"), ("x-a", b"2")], "`x-a` is there twice"),
             (&[("payload", b""), ("x-a", b"1\n2")], "control characters"),
+            (&[("payload", b""), ("x-baton-depth", b"7")], "`x-baton-depth` is for hosts alone"),
+            (&[("payload", b""), ("x-baton-colour", b"red")], "`x-baton-colour` is for hosts alone"),
         ];
         for (fields, expected) in table {
             let fault = read_fields(fields).unwrap_err();
@@ -345,7 +372,8 @@ mod tests {
 
     #[test]
     fn a_tenant_may_be_held_to_reply_channels_of_its_own() {
-        let rule = Rule { payload_bytes_max: 16, own_replies_only: true };
+        let seal = Seal::default();
+        let rule = Rule { payload_bytes_max: 16, own_replies_only: true, seal: &seal };
         let read = |reply: &[u8]| read_under(rule, &[("payload", b""), ("reply", reply)]);
         assert_eq!(read(b"default.me").unwrap().reply.unwrap().as_str(), "default.me");
         assert!(read_under(rule, &[("payload", b"")]).is_ok(), "no notice is wanted");

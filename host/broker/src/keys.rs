@@ -114,6 +114,11 @@ impl Keys {
         format!("{}:{{hosts}}:probe", self.prefix)
     }
 
+    /// By what hosts know what hosts wrote.
+    pub(crate) fn seal(&self) -> String {
+        format!("{}:{{hosts}}:seal", self.prefix)
+    }
+
     /// Where hosts put their answers to one question.
     pub(crate) fn answers(&self, question: &str) -> String {
         format!("{}:{{hosts}}:answers:{question}", self.prefix)

@@ -22,12 +22,13 @@ mod reader;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod script;
+mod seal;
 mod settle;
 mod standing;
 mod tls;
 
 pub use acl::tenant_acl;
-pub use admin::{Admin, QueueDepth, QueueLook};
+pub use admin::{Admin, QueueDepth, QueueLook, QueueSize};
 pub use caller::{Accepted, Caller, SendOptions};
 pub use doctor::ServerFacts;
 pub use entry::{Malformed, MalformedReason};
@@ -41,6 +42,7 @@ pub use meter::{Meter, Role, RoleCounts};
 pub use presence::{Cut, Presence, Seen, UPTIME_MIN};
 pub use queue::{Backlog, Queue, SweepPlan, Swept};
 pub use reader::{Delivery, Incoming, Portion, ReadEnd, ReadTime, Reader, ReaderWaker};
+pub use seal::Seal;
 pub use settle::{Settled, Settlement, Settler, Verdict};
 pub use standing::{Standing, Word};
 pub use tls::RedisTls;

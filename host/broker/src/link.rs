@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use crate::entry::Rules;
 use crate::keys::Keys;
 use crate::meter::{Meter, Role};
+use crate::seal::Seal;
 use crate::{BrokerError, RedisTls};
 
 /// The commands that change nothing, of those that are sent one by one. Those by which hosts watch each other are not
@@ -47,6 +48,8 @@ pub struct BrokerConfig {
     pub tenants: watch::Receiver<Tenants>,
     /// Where what is said to Redis is counted.
     pub meter: Arc<Meter>,
+    /// By what hosts know what hosts wrote into an entry.
+    pub seal: Arc<Seal>,
 }
 
 impl BrokerConfig {
@@ -62,11 +65,12 @@ impl BrokerConfig {
             payload_bytes_max: 1 << 20,
             tenants: watch::channel(Tenants::default()).1,
             meter: Arc::default(),
+            seal: Arc::default(),
         }
     }
 
     pub(crate) fn rules(&self) -> Rules {
-        Rules { payload_bytes_max: self.payload_bytes_max, tenants: self.tenants.clone() }
+        Rules { payload_bytes_max: self.payload_bytes_max, tenants: self.tenants.clone(), seal: self.seal.clone() }
     }
 
     /// Makes the keys and channels.

@@ -1,6 +1,7 @@
 //! The housekeeping of call streams: groups, what other hosts left, what waits for its time, and notices.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_model::{EntryId, FunctionId, HostId};
@@ -13,6 +14,7 @@ use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::reader::{Incoming, parse_entry};
 use crate::script::Lua;
+use crate::seal::Seal;
 
 /// The most entries that are looked at in one step of a search.
 const PAGE: usize = 1000;
@@ -64,6 +66,7 @@ pub struct Queue {
     keys: Keys,
     lease: Duration,
     rules: Rules,
+    seal: Arc<Seal>,
     sweep: Lua,
     promote: Lua,
     leave: Lua,
@@ -81,6 +84,7 @@ impl Queue {
             keys: config.keys(),
             lease: config.lease,
             rules: config.rules(),
+            seal: config.seal.clone(),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             promote: Lua::new(include_str!("scripts/promote.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
@@ -123,6 +127,11 @@ impl Queue {
         self.link.run(&cmd("SHUTDOWN")).await.map(drop)
     }
 
+    /// Learns the seal of the hosts, if it is not known yet: no entry may be read without it.
+    async fn know_seal(&self) -> Result<(), BrokerError> {
+        if self.seal.is_known() { Ok(()) } else { self.seal.learn(&self.link, &self.keys).await }
+    }
+
     /// Makes the consumer group of each function, from the start of its stream on, where it is missing. Returns the
     /// functions for which Redis refuses that, with its reason: something else stands under the key of their stream,
     /// and a read that asked for it would fail for all.
@@ -130,6 +139,10 @@ impl Queue {
     /// # Errors
     /// Any other [`BrokerError`]; some groups may have been made.
     pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<Vec<(FunctionId, String)>, BrokerError> {
+        if !functions.is_empty() {
+            // Where groups are missing, all may have been, and other hosts have made a new one.
+            self.seal.learn(&self.link, &self.keys).await?;
+        }
         let mut refused = Vec::new();
         for page in functions.chunks(PAGE) {
             let mut make = redis::pipe();
@@ -157,6 +170,7 @@ impl Queue {
     /// Any [`BrokerError`]. Entries may have been claimed all the same, by an answer that was lost: the caller has to
     /// have [`crate::Reader::recover`] look for them.
     pub async fn sweep(&self, host: &HostId, function: &FunctionId, plan: SweepPlan<'_>) -> Result<Swept, BrokerError> {
+        self.know_seal().await?;
         let SweepPlan { live, gone, cut, share: (shares, share), room } = plan;
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
@@ -320,6 +334,7 @@ impl Queue {
         function: &FunctionId,
         in_flight: impl Fn(&FunctionId, EntryId) -> bool,
     ) -> Result<Vec<Incoming>, BrokerError> {
+        self.know_seal().await?;
         let stream = self.keys.calls(function);
         let mut found = Vec::new();
         let mut from = "-".to_owned();

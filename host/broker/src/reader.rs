@@ -407,7 +407,7 @@ pub(crate) fn parse_entry(
     entry: Value,
     claims: u32,
     read: Option<ReadTime>,
-    rule: Rule,
+    rule: Rule<'_>,
 ) -> Result<Option<Incoming>, BrokerError> {
     let Value::Array(parts) = entry else { return Err(BrokerError::shape("a stream read", &entry)) };
     let mut parts = parts.into_iter();

@@ -6,6 +6,7 @@
 use baton_model::{EntryId, FunctionId, is_own_reply};
 
 use crate::entry::{self, Rule};
+use crate::seal::Seal;
 
 const PAYLOAD_BYTES_MAX: usize = 64;
 
@@ -13,11 +14,12 @@ const PAYLOAD_BYTES_MAX: usize = 64;
 /// with a reason that is short and harmless.
 pub fn entry(bytes: &[u8]) {
     for own_replies_only in [false, true] {
-        entry_under(Rule { payload_bytes_max: PAYLOAD_BYTES_MAX, own_replies_only }, bytes);
+        let seal = Seal::default();
+        entry_under(Rule { payload_bytes_max: PAYLOAD_BYTES_MAX, own_replies_only, seal: &seal }, bytes);
     }
 }
 
-fn entry_under(rule: Rule, bytes: &[u8]) {
+fn entry_under(rule: Rule<'_>, bytes: &[u8]) {
     let fields: Vec<Vec<u8>> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let entry = EntryId::parse("1795220024366-0").expect("an entry's id");
     let function: FunctionId = "acme/resize".parse().expect("a function");
@@ -30,6 +32,7 @@ fn entry_under(rule: Rule, bytes: &[u8]) {
             let harmless = |text: &str| text.len() <= 4096 && !text.chars().any(char::is_control);
             assert!(harmless(&call.media_type) && harmless(call.id.as_str()));
             for (name, value) in &call.headers {
+                assert!(!name.starts_with("x-baton-"), "{name} is for hosts");
                 assert!(name.starts_with("x-") && name.len() <= 64 && harmless(name) && harmless(value), "{name}");
             }
         }

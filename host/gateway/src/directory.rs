@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_millis(250);
 
 /// What is known of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// A host takes calls for it.
     Available,
     /// It has been there, and no host takes calls for it now.
@@ -27,7 +27,7 @@ pub(crate) enum Standing {
 
 /// All hosts as they were at one time.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     at: Option<Instant>,
     /// The hosts that are there, as far as anybody has seen.
     pub(crate) hosts: Vec<HostRecord>,
@@ -38,7 +38,7 @@ pub(crate) struct Snapshot {
 }
 
 /// Looks at the hosts, at most every 250 ms, however many ask.
-pub(crate) struct Directory {
+pub struct Directory {
     presence: Arc<Presence>,
     inspect: Arc<Inspect>,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -47,12 +47,17 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(presence: Arc<Presence>, inspect: Arc<Inspect>) -> Self {
+    /// Has looked at nothing yet.
+    #[must_use]
+    pub fn new(presence: Arc<Presence>, inspect: Arc<Inspect>) -> Self {
         Self { presence, inspect, snapshot: watch::Sender::default(), looking: Arc::default() }
     }
 
     /// What is known of `function`. For one that some host has, this costs no command.
-    pub(crate) async fn standing(self: &Arc<Self>, function: &FunctionId) -> Result<Standing, BrokerError> {
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn standing(self: &Arc<Self>, function: &FunctionId) -> Result<Standing, BrokerError> {
         let last = self.snapshot.borrow().clone();
         if let Some(online) = last.functions.get(function) {
             if !last.is_fresh()
@@ -74,12 +79,18 @@ impl Directory {
     }
 
     /// Whether a host is loading its functions now, give or take 250 ms.
-    pub(crate) async fn is_starting(&self) -> Result<bool, BrokerError> {
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn is_starting(&self) -> Result<bool, BrokerError> {
         Ok(self.hosts().await?.is_starting)
     }
 
     /// The hosts as they are now, give or take 250 ms.
-    pub(crate) async fn hosts(&self) -> Result<Arc<Snapshot>, BrokerError> {
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn hosts(&self) -> Result<Arc<Snapshot>, BrokerError> {
         let _guard = self.looking.lock().await;
         let last = self.snapshot.borrow().clone();
         if last.is_fresh() { Ok(last) } else { self.look().await }
@@ -109,7 +120,7 @@ impl Snapshot {
     }
 
     /// The functions that any host has.
-    pub(crate) fn functions(&self) -> impl Iterator<Item = &FunctionId> {
+    pub fn functions(&self) -> impl Iterator<Item = &FunctionId> {
         self.functions.keys()
     }
 }

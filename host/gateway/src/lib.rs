@@ -24,6 +24,7 @@ mod tls;
 
 pub use auth::Auth;
 pub use config::GatewayConfig;
+pub use directory::{Directory, Snapshot, Standing};
 pub use gate::{Ask, Executions, HostStatus, HttpMeter, Parts, PayloadLimit};
 pub use quota::{Allowance, Allowances};
 pub use server::{Bound, Gateway, GatewayError};

@@ -103,7 +103,8 @@ pub(crate) struct Wishes {
 /// Reads the headers of a call.
 ///
 /// Handed on to the function are the `x-…` headers alone, so nothing that concerns the connection or carries
-/// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it.
+/// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it. Nor
+/// is what hosts alone say (`x-baton-…`).
 pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     if headers.contains_key("baton-delay") {
         return Err(Problem::bad(
@@ -121,6 +122,7 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
         traceparent: traceparent.map(str::to_owned),
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
         headers: handed_on(headers)?,
+        depth: 0,
     };
     Ok(Wishes { options, deadline })
 }
@@ -217,7 +219,8 @@ fn handed_on(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
 }
 
 fn is_handed_on(name: &str) -> bool {
-    name.len() > 2 && name.starts_with("x-") && !name.starts_with("x-forwarded-") && name != "x-real-ip"
+    let is_anothers = name.starts_with("x-forwarded-") || name == "x-real-ip" || name.starts_with("x-baton-");
+    name.len() > 2 && name.starts_with("x-") && !is_anothers
 }
 
 /// Whether `Connection` names this header, which is then for the next hop alone (RFC 9110, 7.6.1).
@@ -245,6 +248,7 @@ mod tests {
             ("x-colour", "red"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
+            ("x-baton-depth", "7"),
             ("x-hop", "1"),
             ("connection", "keep-alive, X-Hop"),
             ("authorization", "Bearer secret"),

@@ -9,9 +9,10 @@ pub struct Quotas {
     pub calls_per_second: Option<u32>,
     /// The most CPU time that guests may use, in milliseconds for each second, on one host.
     pub cpu_ms_per_second: Option<u32>,
-    /// The most calls that wait, over all hosts. The gateway refuses more; see [`Over`].
+    /// The most calls that wait, over all hosts. The gateway, and hosts to functions that call, refuse
+    /// more; see [`Over`].
     pub queue_calls_max: Option<u64>,
-    /// The most bytes of payload that wait, over all hosts. The gateway refuses more.
+    /// The most bytes of payload that wait, over all hosts. Refused likewise.
     pub queue_bytes_max: Option<u64>,
 }
 

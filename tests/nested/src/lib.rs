@@ -23,7 +23,7 @@ struct Order {
     /// Does not wait.
     #[serde(default)]
     send: bool,
-    /// Sends itself this very order so many times, and answers with how many were taken.
+    /// Sends so many calls, of itself with this very order if none is named, and answers with how many were taken.
     #[serde(default)]
     fork: usize,
 }
@@ -32,8 +32,8 @@ struct Order {
 fn nested(context: &Context, payload: Bytes) -> Result<Value> {
     let order: Order = payload.json()?;
     if order.fork > 0 {
-        let itself = Call::to(context.function()).payload(payload);
-        return Ok(json!((0..order.fork).filter(|_| itself.clone().send().is_ok()).count()));
+        let call = Call::to(order.call.as_deref().unwrap_or(context.function())).payload(payload);
+        return Ok(json!((0..order.fork).filter(|_| call.clone().send().is_ok()).count()));
     }
     let call = match (order.call, order.with) {
         _ if order.again => Call::to(context.function()).payload(payload),

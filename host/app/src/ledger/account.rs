@@ -70,6 +70,8 @@ impl Room {
 #[derive(Default)]
 pub(super) struct Account {
     in_use: u32,
+    /// Attempts that had left and mean to go on.
+    returning: u32,
     concurrency_max: Option<u32>,
     calls: Option<Bucket>,
     /// In microseconds.
@@ -95,6 +97,11 @@ impl Account {
         self.in_use
     }
 
+    /// With those that mean to go on: they come before others.
+    pub(super) fn claimed(&self) -> u32 {
+        self.in_use.saturating_add(self.returning)
+    }
+
     pub(super) fn seats_max(&self) -> Option<u32> {
         self.concurrency_max
     }
@@ -107,7 +114,7 @@ impl Account {
     pub(super) fn room(&mut self, now: Instant) -> Room {
         let mut room = Room::OPEN;
         if let Some(max) = self.concurrency_max {
-            room = room.and(Room::of(Held::Concurrency, max.saturating_sub(self.in_use), || None));
+            room = room.and(Room::of(Held::Concurrency, max.saturating_sub(self.claimed()), || None));
         }
         if let Some(calls) = &mut self.calls {
             room = room.and(Room::of(Held::Rate, calls.whole(now), || Some(calls.wait(now))));
@@ -127,15 +134,26 @@ impl Account {
 
     /// An attempt begins.
     pub(super) fn enter(&mut self, now: Instant) {
-        self.resume();
+        self.in_use = self.in_use.saturating_add(1);
         if let Some(calls) = &mut self.calls {
             calls.charge(1, now);
         }
     }
 
-    /// An attempt goes on that had left.
-    pub(super) fn resume(&mut self) {
-        self.in_use = self.in_use.saturating_add(1);
+    /// An attempt means to go on that had left.
+    pub(super) fn begin_return(&mut self) {
+        self.returning = self.returning.saturating_add(1);
+    }
+
+    /// Whether one of them may go on now. What it costs to begin it has paid.
+    pub(super) fn may_return(&self) -> bool {
+        self.concurrency_max.is_none_or(|max| self.in_use < max)
+    }
+
+    /// One of them goes on, or has given up.
+    pub(super) fn end_return(&mut self, goes_on: bool) {
+        self.returning = self.returning.saturating_sub(1);
+        self.in_use = self.in_use.saturating_add(u32::from(goes_on));
     }
 
     /// An attempt has ended, or waits for a call of its own.
