@@ -85,7 +85,7 @@ fn allowances(tenants: watch::Receiver<Tenants>, catalog: Arc<Published>, ledger
             function: catalog.snapshot().get(function).map(|revision| revision.quotas).unwrap_or_default(),
             tenant: policy.quotas,
             over: policy.over,
-            held: held.map(|(held, wait)| (held.as_str(), wait)),
+            held: held.and_then(|(held, wait)| Some((held.quota()?, wait))),
         }
     })
 }

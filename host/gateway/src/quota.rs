@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{FunctionId, Over, Quotas};
+use baton_model::{FunctionId, Over, Quota, Quotas};
 
 use crate::gate::Gate;
 use crate::problem::Problem;
@@ -18,9 +18,9 @@ pub struct Allowance {
     pub tenant: Quotas,
     /// What happens to a call that would wait for a quota.
     pub over: Over,
-    /// Which quota a call that came now would wait for at this host, by its name in manifests, and for how long at least;
-    /// none if it would begin, or if the host has no such function.
-    pub held: Option<(&'static str, Duration)>,
+    /// Which quota a call that came now would wait for at this host, and for how long at least; none if it would begin, or
+    /// if the host has no such function.
+    pub held: Option<(Quota, Duration)>,
 }
 
 /// Looks up what is said about a function. It is asked for every new call, so it has to be quick.
@@ -30,7 +30,10 @@ pub type Allowances = Arc<dyn Fn(&FunctionId) -> Allowance + Send + Sync>;
 pub(crate) async fn admit(gate: &Gate, function: &FunctionId) -> Result<(), Problem> {
     let Allowance { function: own, tenant, over, held } = (gate.parts.allowance)(function);
     if let (Over::Refuse, Some((quota, wait))) = (over, held) {
-        let detail = format!("{function} or its tenant has all that its quota `{quota}` gives it now; try again later");
+        let detail = format!(
+            "{function} or its tenant has all that its quota `{}` gives it now; try again later",
+            quota.as_str()
+        );
         let problem = Problem::new(429, "over-quota").code(word(quota).to_owned()).detail(detail);
         // In whole seconds, and never sooner than it can be.
         return Err(problem.retry_after(wait.saturating_add(Duration::from_millis(999)).max(gate.config.retry_after)));
@@ -51,9 +54,10 @@ pub(crate) async fn admit(gate: &Gate, function: &FunctionId) -> Result<(), Prob
 /// Looks at the queues of these functions together.
 async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &str) -> Result<(), Problem> {
     let trouble = |error| gate.broker_problem(&error);
-    let full = |quota: &str, used: u64, most: u64| {
+    let full = |quota: Quota, used: u64, most: u64| {
+        let name = quota.as_str();
         let detail =
-            format!("the queue of {whose} has {used} of the {most} that its quota `{quota}` gives it; try again later");
+            format!("the queue of {whose} has {used} of the {most} that its quota `{name}` gives it; try again later");
         let problem = Problem::new(429, "over-quota").code(word(quota).to_owned()).detail(detail);
         Err(problem.retry_after(gate.config.retry_after))
     };
@@ -61,26 +65,25 @@ async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &s
         let looks = gate.parts.admin.looks(functions).await.map_err(trouble)?;
         let used: u64 = looks.iter().flatten().map(|look| look.depth.queued + look.depth.delayed).sum();
         if used >= most {
-            return full("queue_calls", used, most);
+            return full(Quota::QueueCalls, used, most);
         }
     }
     if let Some(most) = quotas.queue_bytes_max {
         let used = gate.parts.admin.queue_bytes(functions).await.map_err(trouble)?;
         if used >= most {
-            return full("queue_bytes", used, most);
+            return full(Quota::QueueBytes, used, most);
         }
     }
     Ok(())
 }
 
 /// The word for programs.
-fn word(quota: &str) -> &'static str {
+fn word(quota: Quota) -> &'static str {
     match quota {
-        "concurrency" => "quota-concurrency",
-        "calls_per_second" => "quota-calls-per-second",
-        "cpu_ms_per_second" => "quota-cpu-ms-per-second",
-        "queue_calls" => "quota-queue-calls",
-        "queue_bytes" => "quota-queue-bytes",
-        _ => "over-quota",
+        Quota::Concurrency => "quota-concurrency",
+        Quota::CallsPerSecond => "quota-calls-per-second",
+        Quota::CpuMsPerSecond => "quota-cpu-ms-per-second",
+        Quota::QueueCalls => "quota-queue-calls",
+        Quota::QueueBytes => "quota-queue-bytes",
     }
 }

@@ -31,7 +31,7 @@ pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
 pub use limits::Limits;
 pub use name::{FunctionId, Name, NameError};
 pub use outcome::{Outcome, Rejection, Reply};
-pub use quotas::{Over, Quotas};
+pub use quotas::{Over, Quota, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use running::{RunningCall, RunningState};
 pub use share::{Party, Shares};

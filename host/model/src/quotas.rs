@@ -34,6 +34,35 @@ impl Quotas {
     }
 }
 
+/// Which quota, where one is told of: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// [`Quotas::concurrency_max`].
+    Concurrency,
+    /// [`Quotas::calls_per_second`].
+    CallsPerSecond,
+    /// [`Quotas::cpu_ms_per_second`].
+    CpuMsPerSecond,
+    /// [`Quotas::queue_calls_max`].
+    QueueCalls,
+    /// [`Quotas::queue_bytes_max`].
+    QueueBytes,
+}
+
+impl Quota {
+    /// Its key in manifests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::CallsPerSecond => "calls_per_second",
+            Self::CpuMsPerSecond => "cpu_ms_per_second",
+            Self::QueueCalls => "queue_calls",
+            Self::QueueBytes => "queue_bytes",
+        }
+    }
+}
+
 /// What the gateway does with a call that would wait because its tenant or its function is over concurrency or rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Over {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_model::Quotas;
+use baton_model::{Quota, Quotas};
 
 use super::bucket::Bucket;
 
@@ -22,14 +22,19 @@ pub(crate) enum Held {
 impl Held {
     pub(crate) const ALL: [Self; 4] = [Self::Seats, Self::Concurrency, Self::Rate, Self::Cpu];
 
+    /// The quota; none if it is the share of the tenant.
+    pub(crate) fn quota(self) -> Option<Quota> {
+        match self {
+            Self::Seats => None,
+            Self::Concurrency => Some(Quota::Concurrency),
+            Self::Rate => Some(Quota::CallsPerSecond),
+            Self::Cpu => Some(Quota::CpuMsPerSecond),
+        }
+    }
+
     /// As it stands in manifests and labels.
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Seats => "seats",
-            Self::Concurrency => "concurrency",
-            Self::Rate => "calls_per_second",
-            Self::Cpu => "cpu_ms_per_second",
-        }
+        self.quota().map_or("seats", Quota::as_str)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_broker::{Admin, BrokerConfig, BrokerError, Inspect, Presence, QueueSize};
 use baton_engine::CallsError;
 use baton_gateway::{Directory, Standing};
-use baton_model::{FunctionId, Name, Tenants};
+use baton_model::{FunctionId, Name, Quota, Tenants};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -79,12 +79,13 @@ impl Door {
             bytes: sum.bytes + queue.bytes,
         });
         for (whose, quota, used, most) in [
-            ("the function", "queue_calls", of_function.calls, own.queue_calls_max),
-            ("the function", "queue_bytes", of_function.bytes, own.queue_bytes_max),
-            ("the tenant", "queue_calls", of_tenant.calls, all.queue_calls_max),
-            ("the tenant", "queue_bytes", of_tenant.bytes, bytes_max),
+            ("the function", Quota::QueueCalls, of_function.calls, own.queue_calls_max),
+            ("the function", Quota::QueueBytes, of_function.bytes, own.queue_bytes_max),
+            ("the tenant", Quota::QueueCalls, of_tenant.calls, all.queue_calls_max),
+            ("the tenant", Quota::QueueBytes, of_tenant.bytes, bytes_max),
         ] {
             if let Some(most) = most.filter(|most| used >= *most) {
+                let quota = quota.as_str();
                 let text = format!("the queue of {whose} has {used} of the {most} that its quota `{quota}` gives it");
                 return Err(CallsError::Unavailable(format!("{text}; try again later")));
             }
