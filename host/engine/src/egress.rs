@@ -12,7 +12,7 @@ mod times;
 
 use std::sync::Arc;
 
-use baton_model::HttpGrant;
+use baton_model::{HttpGrant, Name};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{Error as Code, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
@@ -54,10 +54,10 @@ impl Egress {
     }
 
     /// What one call needs to send requests.
-    pub(crate) fn outbox(&self, grant: HttpGrant, log: Arc<CallLog>) -> Outbox {
+    pub(crate) fn outbox(&self, tenant: Name, grant: HttpGrant, log: Arc<CallLog>) -> Outbox {
         let mut ctx = WasiHttpCtx::new();
         ctx.set_field_size_limit(FIELDS_BYTES_MAX);
-        let rules = Arc::new(Rules { grant, log });
+        let rules = Arc::new(Rules { tenant, grant, log });
         let hooks = Hooks { egress: self.clone(), rules, at_once: Arc::new(Semaphore::new(AT_ONCE_MAX)), sent: 0 };
         Outbox { ctx, hooks }
     }
@@ -76,6 +76,7 @@ pub(crate) struct Outbox {
 
 /// What holds for one call's requests, and where its author reads why one was refused.
 struct Rules {
+    tenant: Name,
     grant: HttpGrant,
     log: Arc<CallLog>,
 }

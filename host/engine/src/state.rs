@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use baton_model::{Grants, Setting};
+use baton_model::{Name, Setting};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
@@ -105,18 +105,23 @@ impl State {
     }
 }
 
+/// Whose requests those of a trial are.
+fn nobody() -> Name {
+    Name::parse("nobody").expect("it is a name")
+}
+
 /// What was granted of the engine's own.
 fn granted<'a>(
     engine: Option<&'a Arc<Shared>>,
     services: Option<&'a Arc<Services>>,
-) -> Option<(&'a Shared, &'a Grants)> {
-    Some((engine?, &services?.grants))
+) -> Option<(&'a Shared, &'a Services)> {
+    Some((engine?, services?))
 }
 
 impl Wasi {
     /// Without a grant there is nothing: no arguments, environment, directories or sockets, and an empty standard
     /// input.
-    fn boxed(log: &Arc<CallLog>, granted: Option<(&Shared, &Grants)>) -> Box<Self> {
+    fn boxed(log: &Arc<CallLog>, granted: Option<(&Shared, &Services)>) -> Box<Self> {
         let mut builder = WasiCtx::builder();
         builder
             .stdout(OutputPipe { log: Arc::clone(log), pipe: Pipe::Stdout })
@@ -126,12 +131,12 @@ impl Wasi {
             .allow_ip_name_lookup(false)
             .max_random_size(RANDOM_BYTES_MAX);
         let mut table = ResourceTable::new();
-        let sends = granted.is_some_and(|(_, grants)| grants.http.is_some());
+        let sends = granted.is_some_and(|(_, services)| services.grants.http.is_some());
         table.set_max_capacity(if sends { egress::RESOURCES_MAX } else { RESOURCES_MAX });
-        let scratch = granted.and_then(|(engine, grants)| {
-            let (home, grant) = (engine.scratch.as_ref()?, grants.scratch?);
+        let scratch = granted.and_then(|(engine, services)| {
+            let (home, grant) = (engine.scratch.as_ref()?, services.grants.scratch?);
             let mut open = || {
-                let scratch = home.scratch(grant, Arc::clone(log))?;
+                let scratch = home.scratch(services.function.tenant(), grant, Arc::clone(log))?;
                 builder
                     .preopened_dir(scratch.path(), scratch::GUEST_PATH, FsPerms::ReadWrite)
                     .map_err(std::io::Error::other)?;
@@ -156,11 +161,13 @@ impl WasiHttpView for State {
         let granted = granted(engine.as_ref(), services.as_ref());
         let wasi = wasi.get_or_insert_with(|| Wasi::boxed(log, granted));
         let outbox = wasi.outbox.get_or_insert_with(|| {
-            let grant = granted.and_then(|(engine, grants)| Some((engine, grants.http.clone()?)));
+            let grant = granted.and_then(|(engine, services)| Some((engine, services, services.grants.http.clone()?)));
             Box::new(match grant {
-                Some((engine, grant)) => engine.egress.outbox(grant, Arc::clone(log)),
+                Some((engine, services, grant)) => {
+                    engine.egress.outbox(services.function.tenant().clone(), grant, Arc::clone(log))
+                }
                 // A trial: whatever is sent in it is refused.
-                None => Egress::new(Vec::new()).outbox(egress::nothing(), Arc::clone(log)),
+                None => Egress::new(Vec::new()).outbox(nobody(), egress::nothing(), Arc::clone(log)),
             })
         });
         WasiHttpCtxView { ctx: &mut outbox.ctx, table: &mut wasi.table, hooks: &mut outbox.hooks }

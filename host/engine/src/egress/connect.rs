@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use baton_model::Name;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,9 +50,14 @@ impl Connector {
     ///
     /// # Errors
     /// [`Fault`] says which step failed, or which rule an address breaks.
-    pub(super) async fn connect(&self, to: &Destination, until: Instant) -> Result<Box<dyn Stream>, Fault> {
+    pub(super) async fn connect(
+        &self,
+        tenant: &Name,
+        to: &Destination,
+        until: Instant,
+    ) -> Result<Box<dyn Stream>, Fault> {
         let addresses =
-            timeout_at(until, self.addresses(to)).await.map_err(|_| Fault::LookupTime(to.host_text()))??;
+            timeout_at(until, self.addresses(tenant, to)).await.map_err(|_| Fault::LookupTime(to.host_text()))??;
         let connected = async {
             let stream = reach(to, &addresses).await?;
             // A request is written in one go; waiting to fill a packet would only delay it.
@@ -65,12 +71,13 @@ impl Connector {
     }
 
     /// The addresses that may be connected to. One that is closed closes the name: it would be reached by chance.
-    async fn addresses(&self, to: &Destination) -> Result<Vec<IpAddr>, Fault> {
+    async fn addresses(&self, tenant: &Name, to: &Destination) -> Result<Vec<IpAddr>, Fault> {
         let addresses = match &to.host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
                 let unresolved = |reason: String| Fault::Unresolved { host: name.clone(), reason };
-                let found = self.resolver.resolve(name.clone()).await.map_err(|error| unresolved(error.to_string()))?;
+                let found = self.resolver.resolve(tenant, name.clone()).await;
+                let found = found.map_err(|error| unresolved(error.to_string()))?;
                 if found.is_empty() {
                     return Err(unresolved("the resolver knows none".into()));
                 }

@@ -63,7 +63,7 @@ pub(super) async fn exchange(
         Ok(Ok(permit)) => permit,
         Ok(Err(_)) | Err(_) => return Err(Fault::TooManyAtOnce),
     };
-    let stream = connector.connect(&to, until).await?;
+    let stream = connector.connect(&rules.tenant, &to, until).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(ANSWER_HEAD_BYTES_MAX)
         .max_header_size(ANSWER_HEAD_BYTES_MAX)

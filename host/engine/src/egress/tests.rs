@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use baton_model::{HttpGrant, HttpTarget};
+use baton_model::{HttpGrant, HttpTarget, Name};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -33,7 +33,7 @@ struct Answers {
 }
 
 impl Resolver for Answers {
-    fn resolve(&self, name: String) -> Looked {
+    fn resolve(&self, _: &Name, name: String) -> Looked {
         let nth = self.asked.fetch_add(1, Ordering::SeqCst).min(self.lists.len().saturating_sub(1));
         let found = match self.lists.get(nth) {
             Some(list) => Ok(list.clone()),
@@ -77,7 +77,7 @@ impl Call {
         };
         let lines = Arc::new(Lines::default());
         let log = Arc::new(CallLog::new(Arc::clone(&lines) as Arc<dyn LogSink>, 64 << 10));
-        Self { outbox: Egress(Arc::new(connector)).outbox(grant, log), lines, asked }
+        Self { outbox: Egress(Arc::new(connector)).outbox(Name::parse("acme").unwrap(), grant, log), lines, asked }
     }
 
     async fn send(&mut self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Code> {
@@ -464,7 +464,7 @@ async fn an_answer_that_is_let_go_ends_its_connection() {
 
 #[tokio::test]
 async fn the_system_resolver_knows_this_machine() {
-    let found = super::resolve::System::new().resolve("localhost".into()).await.unwrap();
+    let found = super::resolve::System::new().resolve(&Name::parse("acme").unwrap(), "localhost".into()).await.unwrap();
     assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
 }
 
