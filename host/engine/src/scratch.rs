@@ -4,6 +4,7 @@
 mod files;
 mod quota;
 mod streams;
+mod totals;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -12,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use baton_model::ScratchGrant;
+use baton_model::{Name, ScratchGrant};
 
 use crate::log::CallLog;
 pub(crate) use files::{Files, add_to_linker};
 pub(crate) use quota::Quota;
+use totals::Totals;
 
 /// Where a guest finds its directory: libraries look for temporary files there.
 pub(crate) const GUEST_PATH: &str = "/tmp";
@@ -31,6 +33,7 @@ pub(crate) struct Home {
     // Locked as long as it is open.
     _locked: File,
     next: AtomicU64,
+    totals: Arc<Totals>,
 }
 
 impl Home {
@@ -47,14 +50,15 @@ impl Home {
         fs::rename(&unnamed, &lock)?;
         let dir = parent.join(name);
         DirBuilder::new().mode(0o700).create(&dir)?;
-        Ok(Self { dir, lock, _locked: locked, next: AtomicU64::new(0) })
+        Ok(Self { dir, lock, _locked: locked, next: AtomicU64::new(0), totals: Arc::default() })
     }
 
     /// Makes the directory of one call.
-    pub(crate) fn scratch(&self, grant: ScratchGrant, log: Arc<CallLog>) -> io::Result<Scratch> {
+    pub(crate) fn scratch(&self, tenant: &Name, grant: ScratchGrant, log: Arc<CallLog>) -> io::Result<Scratch> {
         let path = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Scratch { path, quota: Arc::new(Quota::new(grant, log)) })
+        let taken = self.totals.share_of(tenant);
+        Ok(Scratch { path, quota: Arc::new(Quota::new(grant, taken, log)) })
     }
 }
 
@@ -106,8 +110,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.path);
+        let (path, quota) = (std::mem::take(&mut self.path), Arc::clone(&self.quota));
         let remove = move || {
+            // What the files take they take until they are gone.
+            let _quota = quota;
             if let Err(error) = remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove the scratch files of a call");
             }
@@ -180,7 +186,7 @@ mod tests {
 
     fn scratch(home: &Home) -> Scratch {
         let log = Arc::new(CallLog::new(Arc::new(Nowhere), 0));
-        home.scratch(ScratchGrant { bytes_max: 1, files_max: 1 }, log).unwrap()
+        home.scratch(&Name::parse("acme").unwrap(), ScratchGrant { bytes_max: 1, files_max: 1 }, log).unwrap()
     }
 
     fn names(dir: &Path) -> usize {

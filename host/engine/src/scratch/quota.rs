@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use baton_model::ScratchGrant;
 
+use super::totals::{FILE_BYTES, Share};
 use crate::log::{CallLog, LogLevel};
 
 /// The most files, directories and streams that a call has open at once: each takes one of the host's own.
@@ -19,6 +20,8 @@ pub(crate) struct Quota {
     files: AtomicU32,
     open: AtomicU32,
     is_told: AtomicBool,
+    /// Of what the host and the tenant have.
+    share: Share,
     log: Arc<CallLog>,
 }
 
@@ -27,13 +30,14 @@ pub(crate) struct Quota {
 pub(super) struct Full;
 
 impl Quota {
-    pub(super) fn new(grant: ScratchGrant, log: Arc<CallLog>) -> Self {
+    pub(super) fn new(grant: ScratchGrant, share: Share, log: Arc<CallLog>) -> Self {
         Self {
             grant,
             bytes: AtomicU64::new(0),
             files: AtomicU32::new(0),
             open: AtomicU32::new(0),
             is_told: AtomicBool::new(false),
+            share,
             log,
         }
     }
@@ -41,26 +45,34 @@ impl Quota {
     /// A file grows by so much.
     pub(super) fn grow(&self, bytes: u64) -> Result<(), Full> {
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.grant.bytes_max);
-        self.bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .map(drop)
-            .map_err(|_| self.tell(&format!("more than {} bytes, `bytes` of `[grants.scratch]`", self.grant.bytes_max)))
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
+            self.tell(&format!("more than {} bytes, `bytes` of `[grants.scratch]`", self.grant.bytes_max))
+        })?;
+        self.share.take(bytes).map_err(|total| {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.tell(&total)
+        })
     }
 
     /// A file or directory is made.
     pub(super) fn make(&self) -> Result<(), Full> {
         let more = |used: u32| used.checked_add(1).filter(|sum| *sum <= self.grant.files_max);
-        self.files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(drop).map_err(|_| {
+        self.files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| {
             self.tell(&format!(
                 "more than {} files and directories, `files` of `[grants.scratch]`",
                 self.grant.files_max
             ))
+        })?;
+        self.share.take(FILE_BYTES).map_err(|total| {
+            self.files.fetch_sub(1, Ordering::Relaxed);
+            self.tell(&total)
         })
     }
 
     /// It was not made after all.
     pub(super) fn unmake(&self) {
         self.files.fetch_sub(1, Ordering::Relaxed);
+        self.share.give_back(FILE_BYTES);
     }
 
     /// Something is opened.
@@ -106,12 +118,16 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use baton_model::Name;
+
     use super::super::tests::Nowhere;
+    use super::super::totals::Totals;
     use super::*;
 
     fn quota(bytes_max: u64, files_max: u32) -> Arc<Quota> {
         let log = Arc::new(CallLog::new(Arc::new(Nowhere), 0));
-        Arc::new(Quota::new(ScratchGrant { bytes_max, files_max }, log))
+        let share = Arc::<Totals>::default().share_of(&Name::parse("acme").unwrap());
+        Arc::new(Quota::new(ScratchGrant { bytes_max, files_max }, share, log))
     }
 
     #[test]
@@ -122,6 +138,14 @@ mod tests {
             assert_eq!(quota.grow(more), Err(Full), "{more}");
         }
         assert_eq!((quota.grow(4), quota.grow(0), quota.grow(1)), (Ok(()), Ok(()), Err(Full)));
+    }
+
+    #[test]
+    fn what_all_calls_have_together_binds_too() {
+        let quota = quota(u64::MAX, 1);
+        assert_eq!(quota.grow(2 << 30), Err(Full), "a tenant has 1 GiB");
+        assert_eq!((quota.grow(1 << 30), quota.make()), (Ok(()), Err(Full)));
+        assert_eq!(quota.files.load(Ordering::Relaxed), 0, "what was refused is not counted");
     }
 
     #[test]
