@@ -1,10 +1,14 @@
 //! What stands behind the grants of functions: the engine's traits over the broker.
 
+mod turns;
+
 use std::sync::Arc;
 
 use baton_broker::{BrokerConfig, BrokerError, Incremented, KeyValue, Stored, Swapped, TooMuch};
 use baton_engine::{Asked, KeyValueError, Services};
 use baton_model::{Bucket, FunctionId, Grants};
+
+use turns::Turns;
 
 /// What the functions of this host share of it.
 #[derive(Clone)]
@@ -15,7 +19,7 @@ pub(crate) struct Providers {
 impl Providers {
     /// Connects to nothing yet.
     pub(crate) fn new(broker: &BrokerConfig) -> Result<Self, BrokerError> {
-        Ok(Self { buckets: Arc::new(Buckets(KeyValue::new(broker)?)) })
+        Ok(Self { buckets: Arc::new(Buckets { store: KeyValue::new(broker)?, turns: Turns::default() }) })
     }
 
     /// What a function with these grants is given with each call; none if it was granted nothing that takes any.
@@ -41,8 +45,18 @@ pub(crate) fn trial_services(function: &FunctionId, grants: &Grants) -> Option<A
     Some(Arc::new(Services { function: function.clone(), grants, keyvalue: None, calls: None }))
 }
 
+/// What Redis looks at for a page of keys, as far as turns go.
+const PAGE_BYTES: usize = 128 << 10;
+
 /// Buckets in Redis.
-struct Buckets(KeyValue);
+struct Buckets {
+    store: KeyValue,
+    turns: Turns,
+}
+
+fn bytes_of(values: &[Option<Vec<u8>>]) -> usize {
+    values.iter().flatten().map(Vec::len).sum()
+}
 
 impl baton_engine::KeyValue for Buckets {
     fn get<'a>(
@@ -52,20 +66,34 @@ impl baton_engine::KeyValue for Buckets {
         bytes_max: usize,
     ) -> Asked<'a, Vec<Option<Vec<u8>>>, KeyValueError> {
         Box::pin(async move {
+            let turn = self.turns.next(&bucket.tenant).await;
             if let [key] = keys {
-                return Ok(vec![self.0.get(bucket, key).await.map_err(unavailable)?]);
+                let found = vec![self.store.get(bucket, key).await.map_err(unavailable)?];
+                turn.ended(1, bytes_of(&found));
+                return Ok(found);
             }
-            let found = self.0.get_many(bucket, keys, bytes_max).await.map_err(unavailable)?;
+            let found = self.store.get_many(bucket, keys, bytes_max).await.map_err(unavailable)?;
+            turn.ended(keys.len(), found.as_ref().map_or(0, |found| bytes_of(found)));
             found.map_err(|TooMuch { bytes }| KeyValueError::TooMuch { bytes, bytes_max })
         })
     }
 
     fn exists<'a>(&'a self, bucket: &'a Bucket, key: &'a str) -> Asked<'a, bool, KeyValueError> {
-        Box::pin(async move { self.0.exists(bucket, key).await.map_err(unavailable) })
+        Box::pin(async move {
+            let turn = self.turns.next(&bucket.tenant).await;
+            let is_there = self.store.exists(bucket, key).await.map_err(unavailable)?;
+            turn.ended(1, 0);
+            Ok(is_there)
+        })
     }
 
     fn keys<'a>(&'a self, bucket: &'a Bucket, cursor: u64) -> Asked<'a, (Vec<String>, Option<u64>), KeyValueError> {
-        Box::pin(async move { self.0.keys(bucket, cursor).await.map_err(unavailable) })
+        Box::pin(async move {
+            let turn = self.turns.next(&bucket.tenant).await;
+            let page = self.store.keys(bucket, cursor).await.map_err(unavailable)?;
+            turn.ended(page.0.len(), PAGE_BYTES);
+            Ok(page)
+        })
     }
 
     fn set<'a>(
@@ -74,11 +102,21 @@ impl baton_engine::KeyValue for Buckets {
         pairs: &'a [(String, Vec<u8>)],
         bytes_max: u64,
     ) -> Asked<'a, (), KeyValueError> {
-        Box::pin(async move { stored(self.0.set(bucket, pairs, bytes_max).await.map_err(unavailable)?, bytes_max) })
+        Box::pin(async move {
+            let turn = self.turns.next(&bucket.tenant).await;
+            let end = self.store.set(bucket, pairs, bytes_max).await.map_err(unavailable)?;
+            turn.ended(pairs.len(), pairs.iter().map(|(_, value)| value.len()).sum());
+            stored(end, bytes_max)
+        })
     }
 
     fn delete<'a>(&'a self, bucket: &'a Bucket, keys: &'a [String]) -> Asked<'a, (), KeyValueError> {
-        Box::pin(async move { self.0.delete(bucket, keys).await.map_err(unavailable) })
+        Box::pin(async move {
+            let turn = self.turns.next(&bucket.tenant).await;
+            self.store.delete(bucket, keys).await.map_err(unavailable)?;
+            turn.ended(keys.len(), 0);
+            Ok(())
+        })
     }
 
     fn increment<'a>(
@@ -89,7 +127,10 @@ impl baton_engine::KeyValue for Buckets {
         bytes_max: u64,
     ) -> Asked<'a, i64, KeyValueError> {
         Box::pin(async move {
-            match self.0.increment(bucket, key, delta, bytes_max).await.map_err(unavailable)? {
+            let turn = self.turns.next(&bucket.tenant).await;
+            let end = self.store.increment(bucket, key, delta, bytes_max).await.map_err(unavailable)?;
+            turn.ended(1, 0);
+            match end {
                 Incremented::To(sum) => Ok(sum),
                 Incremented::NoNumber => Err(KeyValueError::NoNumber),
                 Incremented::Full { bytes } => Err(KeyValueError::Full { bytes, bytes_max }),
@@ -106,7 +147,10 @@ impl baton_engine::KeyValue for Buckets {
         bytes_max: u64,
     ) -> Asked<'a, bool, KeyValueError> {
         Box::pin(async move {
-            match self.0.swap(bucket, key, read, value, bytes_max).await.map_err(unavailable)? {
+            let turn = self.turns.next(&bucket.tenant).await;
+            let end = self.store.swap(bucket, key, read, value, bytes_max).await.map_err(unavailable)?;
+            turn.ended(1, value.len() + read.map_or(0, <[u8]>::len));
+            match end {
                 Swapped::Stored(end) => stored(end, bytes_max).map(|()| true),
                 Swapped::Other => Ok(false),
             }

@@ -14,7 +14,7 @@ use crate::script::Lua;
 /// About how many keys one page has.
 const PAGE_KEYS: usize = 256;
 /// About how many bytes Redis looks at for one page.
-const PAGE_BYTES: usize = 4 << 20;
+const PAGE_BYTES: usize = 64 << 10;
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

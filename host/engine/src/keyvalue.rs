@@ -18,8 +18,8 @@ const SECOND: &str = "0.2.0-draft2";
 const KEY_BYTES_MAX: usize = 1 << 10;
 /// The largest value.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// The most that one reading of several values gives.
-const VALUES_BYTES_MAX: usize = 4 << 20;
+/// The most that the values have together which one operation reads or writes: Redis does nothing else meanwhile.
+const VALUES_BYTES_MAX: usize = 1 << 20;
 /// The most pairs of one operation.
 const BATCH_MAX: usize = 1_000;
 /// The most keys that one call may touch, so that no call keeps the store to itself.
@@ -295,7 +295,9 @@ impl Subject for Pairs {
         self.0.iter().try_for_each(|(key, value)| {
             at_most("a key", key.len(), "bytes", KEY_BYTES_MAX)?;
             at_most("a value", value.len(), "bytes", VALUE_BYTES_MAX)
-        })
+        })?;
+        let bytes = self.0.iter().map(|(_, value)| value.len()).sum();
+        at_most("an operation", bytes, "bytes of values", VALUES_BYTES_MAX)
     }
     fn keys(&self) -> usize {
         self.0.len()

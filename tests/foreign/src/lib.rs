@@ -62,6 +62,17 @@ fn kept(bucket: &store::Bucket, order: &[&str]) -> Result<String, store::Error> 
         ["touch-for-ever"] => loop {
             drop(bucket.exists("nothing"));
         },
+        ["read-for-ever", key] => loop {
+            drop(bucket.get(key));
+        },
+        ["list-for-ever"] => loop {
+            drop(bucket.list_keys(None));
+        },
+        // Pairs whose values have so many bytes each.
+        ["fill-many", count, bytes] => {
+            let pair = |i: usize| (format!("key-{i}"), vec![b'x'; number(bytes)]);
+            done(batch::set_many(bucket, &(0..number(count)).map(pair).collect::<Vec<_>>())?)
+        }
         ["set-many", count] => {
             let pair = |i: usize| (format!("key-{i}"), vec![b'x'; 10]);
             done(batch::set_many(bucket, &(0..number(count)).map(pair).collect::<Vec<_>>())?)

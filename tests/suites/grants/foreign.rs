@@ -148,7 +148,8 @@ async fn keys_values_and_what_one_call_touches_have_their_limits() -> Result<()>
         ("default fill v 1048576".to_owned(), "done"),
         ("default fill v 1048577".to_owned(), "a value has 1048577 bytes, it may have 1048576"),
         ("default set-many 1001".to_owned(), "an operation has 1001 pairs, it may have 1000"),
-        ("default get-many v v v v v".to_owned(), "these values have 5242880 bytes together"),
+        ("default get-many v v".to_owned(), "these values have 2097152 bytes together"),
+        ("default fill-many 2 524289".to_owned(), "an operation has 1048578 bytes of values, it may have 1048576"),
         ("default touch 10001".to_owned(), "a call may touch 10000 keys"),
     ] {
         let said = told(&mut stage, "foreign", &[&order]).await?.concat();

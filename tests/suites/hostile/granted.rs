@@ -112,6 +112,8 @@ pub(crate) const CASES: &[Case] = &[
     row("value of 64 MiB", "keeper", "default fill v 67108864", Ends::Dead("trap", "")),
     row("10,000 pairs at once", "keeper", "default set-many 10000", Ends::Says("an operation has 10000 pairs")),
     row("keys read for ever", "brief-keeper", "default touch-for-ever", TIMEOUT),
+    row("a value of 100 kB read for ever", "brief-keeper", "default fill v 100000\ndefault read-for-ever v", TIMEOUT),
+    row("a bucket listed for ever", "brief-keeper", "default fill-many 100 1000\ndefault list-for-ever", TIMEOUT),
     row("secret of another tenant", "keeper", "default get secret", Ends::Answered("-")),
     row(
         "bucket of another tenant",
