@@ -33,6 +33,8 @@ const SURE_FOR: Duration = Duration::from_millis(250);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// More than the fields of a call can have beside its payload: 64 headers and a few others, of 4 KiB each.
+const FIELDS_BYTES_MAX: usize = 512 << 10;
 /// What is to become of a call.
 #[derive(Debug)]
 pub enum Settlement {
@@ -127,6 +129,8 @@ pub struct Settler<T> {
     host: HostId,
     sure_for: Duration,
     result_ttl: Duration,
+    /// How many bytes of a call a dead letter keeps: all of any call that could be run.
+    dead_bytes_max: usize,
     inbox: mpsc::Receiver<Settled<T>>,
     finish: Lua,
     requeue: Lua,
@@ -147,6 +151,7 @@ impl<T: Send> Settler<T> {
             sure_for: SURE_FOR.min(config.lease / 8),
             host,
             result_ttl: config.result_ttl,
+            dead_bytes_max: config.payload_bytes_max.saturating_add(FIELDS_BYTES_MAX),
             inbox,
             finish: Lua::new(include_str!("scripts/settle.lua")),
             requeue: Lua::new(include_str!("scripts/requeue.lua")),
@@ -229,7 +234,7 @@ impl<T: Send> Settler<T> {
                     .arg(self.keys.result(&first.function, id));
                 self.lease_args(&mut call, first.lease);
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
-                call.arg(id.as_str()).arg("reason").arg(reason).arg("error").arg(error);
+                call.arg(id.as_str()).arg(self.dead_bytes_max).arg("reason").arg(reason).arg("error").arg(error);
                 call.arg("attempts").arg(attempts).arg("digest").arg(digest.map(|d| d.to_string()).unwrap_or_default());
                 Ok(vec![verdict(&self.bury.run(&self.link, &call).await?)?])
             }

@@ -1,6 +1,6 @@
 //! Entries that are no calls: each becomes a dead letter with the reason, and the host goes on.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use baton_model::Status;
 use baton_tests::settings::PAYLOAD_BYTES_MAX;
 use baton_tests::{Stage, sample};
@@ -94,6 +94,29 @@ async fn a_payload_over_the_default_limit_of_one_mebibyte_is_refused() -> Result
     assert_eq!((largest.status, largest.payload.len()), (Status::Ok, 1 << 20));
     let id = stage.caller.send("echo", vec![0; (1 << 20) + 1]).await?;
     assert_eq!(stage.caller.result("echo", &id).await?.status, Status::Dead);
+    stage.caller.quiescent("echo").await
+}
+
+#[tokio::test]
+async fn of_what_is_too_large_a_dead_letter_keeps_the_head() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let _host = stage.host().setting(PAYLOAD_BYTES_MAX, 4096).start_ready(&["echo"]).await?;
+    let (large, colour) = (vec![b'x'; 3_000_000], vec![b'y'; 1_000_000]);
+    stage.caller.add("echo", &[("payload", &large), ("type", b"a/b"), ("reply", b"me")]).await?;
+    stage.caller.add("echo", &[("colour", &colour), ("payload", b"small")]).await?;
+    let letters = stage.caller.until_dead("echo", 2).await?;
+    let of = |reason: &str| letters.iter().find(|letter| letter.text("reason") == reason);
+    let oversize = of("oversize").context("the one is too large")?;
+    assert_eq!(oversize.bytes("payload").map(<[u8]>::len), Some(4096));
+    assert_eq!((oversize.text("cut_bytes").as_str(), oversize.text("type").as_str()), ("2995904", "a/b"));
+    let malformed = of("malformed").context("the other has an unknown field")?;
+    assert_eq!((malformed.bytes("colour").map(<[u8]>::len), malformed.text("payload").as_str()), (Some(4096), "small"));
+    let kept: u64 = redis::cmd("MEMORY")
+        .arg("USAGE")
+        .arg("baton:{default/echo}:dead")
+        .query_async(stage.caller.connection())
+        .await?;
+    ensure!(kept < 100_000, "{kept} bytes are kept");
     stage.caller.quiescent("echo").await
 }
 

@@ -13,7 +13,8 @@
 -- ARGV[6]  reply channel ('' = none)
 -- ARGV[7]  result document
 -- ARGV[8]  the call's id; written to the dead letter if the call has no field `id` of its own
--- ARGV[9…] fields that the dead letter has beside those of the call, in pairs
+-- ARGV[9]  how many bytes of the call the dead letter keeps; of a name or value that goes beyond, the head
+-- ARGV[10…] fields that the dead letter has beside those of the call, in pairs
 --
 -- Returns
 --   1  buried
@@ -36,14 +37,29 @@ else
   local fields = {}
   -- No call has thousands of fields; what stands behind so many is dropped, for Lua hands over 8,000 values at most.
   local old = #found > 0 and found[1][2] or fields
-  for i = 1, math.min(#old, 4000) do fields[i] = old[i] end
+  -- What nobody could run is kept to be looked at, and not to fill the memory.
+  local left, cut = tonumber(ARGV[9]), 0
+  for i, text in ipairs(old) do
+    local kept = text
+    if i > 4000 then
+      kept = ''
+    elseif #text > left then
+      kept = string.sub(text, 1, math.min(left, 4096))
+    end
+    cut, left = cut + #text - #kept, left - #kept
+    if i <= 4000 then fields[i] = kept end
+  end
   local named = false
   for i = 1, #fields, 2 do named = named or fields[i] == 'id' end
   if not named then
     fields[#fields + 1] = 'id'
     fields[#fields + 1] = ARGV[8]
   end
-  for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
+  for i = 10, #ARGV do fields[#fields + 1] = ARGV[i] end
+  if cut > 0 then
+    fields[#fields + 1] = 'cut_bytes'
+    fields[#fields + 1] = cut
+  end
   local time = redis.call('TIME')
   fields[#fields + 1] = 'died_ms'
   fields[#fields + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
