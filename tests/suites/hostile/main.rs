@@ -11,3 +11,4 @@ mod odd;
 mod others;
 mod soak;
 mod table;
+mod waiting;
