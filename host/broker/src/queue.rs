@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{EntryId, FunctionId, HostId};
+use baton_model::{EntryId, FunctionId, HostId, Lease};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
@@ -71,6 +71,7 @@ pub struct Queue {
     promote: Lua,
     leave: Lua,
     ensure: Lua,
+    renew: Lua,
 }
 
 impl Queue {
@@ -89,6 +90,7 @@ impl Queue {
             promote: Lua::new(include_str!("scripts/promote.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
             ensure: Lua::new(include_str!("scripts/ensure.lua")),
+            renew: Lua::new(include_str!("scripts/renew.lua")),
         })
     }
 
@@ -349,11 +351,26 @@ impl Queue {
             from = format!("({last}");
             let full = page.len() == PAGE;
             for id in page.iter().filter_map(|(id, ..)| EntryId::parse(id)).filter(|id| !in_flight(function, *id)) {
-                found.extend(self.entry(function, &stream, id).await?);
+                let Some(incoming) = self.entry(function, &stream, id).await? else { continue };
+                if self.take_up(host, function, incoming.lease()).await? {
+                    found.push(incoming);
+                }
             }
             if !full {
                 return Ok(found);
             }
+        }
+    }
+
+    /// Renews a lease before its call is begun: the entry may be about to lapse, for nobody has kept it, and may have been
+    /// claimed since it was listed. False if it is another's by now.
+    async fn take_up(&self, host: &HostId, function: &FunctionId, lease: Lease) -> Result<bool, BrokerError> {
+        let mut call = self.renew.call(2);
+        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(host.as_str());
+        call.arg(lease.entry.to_string()).arg(lease.claims);
+        match self.renew.run(&self.link, &call).await? {
+            Value::Array(answer) => Ok(answer == [Value::Int(1)]),
+            other => Err(BrokerError::shape("renew.lua", &other)),
         }
     }
 

@@ -51,6 +51,15 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// The right to settle it.
+    #[must_use]
+    pub(crate) fn lease(&self) -> Lease {
+        match self {
+            Self::Call(delivery) => delivery.lease,
+            Self::Malformed(_, lease, _) => *lease,
+        }
+    }
+
     /// The function whose stream it was read from.
     #[must_use]
     pub fn function(&self) -> &FunctionId {

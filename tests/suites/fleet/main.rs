@@ -2,6 +2,7 @@
 
 mod absent;
 mod calm;
+mod found;
 mod kills;
 mod leaving;
 mod listed;
