@@ -12,6 +12,8 @@ BUILD_HOST = cargo build --release --workspace --bin baton
 # The functions in plugins/, by folder name, and the same as arguments for cargo.
 PLUGINS := $(patsubst plugins/%/Cargo.toml,%,$(wildcard plugins/[a-z]*/Cargo.toml))
 EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
+# The simulation is a workspace of its own, built into the same place.
+SIM = --release --manifest-path tests/sim/Cargo.toml --target-dir $(dir $(shell .ci/built baton-sim --path))..
 # The guests that tests alone need; they stay in the target folder.
 GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest --package witness-guest
 # What `wasmtime serve` runs in the benchmark. It does without the standard library, which the others bring in if they are
@@ -21,7 +23,7 @@ BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint schema plugins guests bench bench-peers faults hostile soak fuzz audit setup setup-lint setup-bench setup-peers setup-faults setup-fuzz host fmt clean
+.PHONY: help run test lint schema plugins guests bench bench-peers faults sim hostile soak fuzz audit setup setup-lint setup-bench setup-peers setup-faults setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -36,6 +38,8 @@ test: setup-faults host plugins guests ## every test, each on a redis-server of 
 	@python3 -m unittest discover --start-directory tests/faults --quiet
 	@echo '==> cargo test: unit tests, suites and examples in the code, for the whole workspace'
 	@cargo test --release --workspace --no-fail-fast
+	@echo '==> cargo test: the protocol core on virtual time'
+	@cargo test $(SIM)
 
 schema: ## write the JSON schemas in docs/schema from the types, after a change of the manifest or of tenant.toml
 	@rm -rf target/schema; cargo test --release --workspace --lib --quiet -- the_schemas_in_docs_are_those_of_the_types >/dev/null || true
@@ -44,10 +48,12 @@ schema: ## write the JSON schemas in docs/schema from the types, after a change 
 lint: setup-lint ## formatting, clippy for the host and the functions, layers, dependencies, documentation
 	@echo '==> cargo fmt'
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path tests/sim/Cargo.toml --check
 	@echo '==> layers'
 	@.ci/layers
 	@echo '==> cargo clippy, for this machine'
 	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+	@cargo clippy --quiet $(SIM) --all-targets -- -D warnings
 	@echo '==> cargo clippy, for functions (wasm32-wasip2)'
 	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) $(GUESTS) -- -D warnings
 	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(HTTP_ECHO) -- -D warnings
@@ -55,6 +61,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 	@RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --release --workspace --no-deps
 	@echo '==> cargo deny'
 	@cargo deny --log-level error check bans licenses sources
+	@cargo deny --log-level error --manifest-path tests/sim/Cargo.toml check --config deny.toml bans sources
 
 plugins: setup ## build the functions in plugins/*/ and put each NAME.wasm into plugins/
 	@.ci/plugins $(PLUGINS)
@@ -98,6 +105,7 @@ audit: setup-lint ## compare Cargo.lock with the advisories of RustSec, which ne
 
 fmt: ## format the code
 	@cargo fmt --all
+	@cargo fmt --manifest-path tests/sim/Cargo.toml
 
 setup: ## install what is missing to build and run: a C compiler, redis-server, curl, the wasm target
 	@.ci/setup
@@ -106,6 +114,13 @@ clean: ## remove what was built here; the data in .baton and components from els
 	@cargo clean
 	@rm -f $(PLUGINS:%=plugins/%.wasm)
 	@rm -rf tests/bench/peers/node_modules
+
+# Here a number of its own: SEED= shows that one world, and SEEDS= says how many are run.
+SIM_ARGS = $(if $(filter command line environment,$(origin SEED)),--seed $(SEED),--seeds $(or $(SEEDS),20000)) $(if $(MUTANT),--mutant $(MUTANT))
+sim: setup ## run the protocol core on virtual time, thousands of seeds a minute (SEEDS=20000; SEED=7: tell what happens in that one)
+	@echo '==> building baton-sim'
+	@cargo build --quiet $(SIM)
+	@.ci/built baton-sim $(SIM_ARGS)
 
 # Not in the list: steps of the others.
 setup-lint:
