@@ -23,7 +23,7 @@ BUILD_GUESTS = cargo build --profile guest --target wasm32-wasip2 $(GUESTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint schema plugins guests bench bench-peers faults sim hostile soak fuzz audit setup setup-lint setup-bench setup-peers setup-faults setup-fuzz host fmt clean
+.PHONY: help run test lint schema plugins guests bench bench-peers faults sim mutants hostile soak fuzz audit setup setup-lint setup-bench setup-peers setup-faults setup-fuzz host fmt clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -121,6 +121,9 @@ sim: setup ## run the protocol core on virtual time, thousands of seeds a minute
 	@echo '==> building baton-sim'
 	@cargo build --quiet $(SIM)
 	@.ci/built baton-sim $(SIM_ARGS)
+
+mutants: host plugins guests ## take one rule after the other out of the host, and see that a suite misses it (RULES='fence …')
+	@.ci/mutants $(RULES)
 
 # Not in the list: steps of the others.
 setup-lint:

@@ -25,6 +25,8 @@ pub const SEATS: &str = "BATON_CALLS__SEATS";
 pub const RESULT_TTL_MS: &str = "BATON_CALLS__RESULT_TTL_MS";
 /// The most attempts that a call gets.
 pub const ATTEMPTS_MAX: &str = "BATON_RETRY__ATTEMPTS_MAX";
+/// How many hosts one entry may lose.
+pub const HOSTS_LOST_MAX: &str = "BATON_RETRY__HOSTS_LOST_MAX";
 /// The longest wait before a second attempt.
 pub const BACKOFF_BASE_MS: &str = "BATON_RETRY__BACKOFF_BASE_MS";
 /// How often the folder is looked at when no event asks for it.

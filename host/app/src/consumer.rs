@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use baton_broker::Incoming;
+use baton_model::mutants::{Rule, is_left_out};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Trouble};
@@ -62,7 +63,9 @@ impl Consumer {
                 Ok(Step::Nothing) => backoff.succeeded(),
                 Ok(Step::Stop) => break,
                 Err(error) => {
-                    self.intake.doubt();
+                    if !is_left_out(Rule::NogroupRepair) {
+                        self.intake.doubt();
+                    }
                     tokio::select! {
                         () = backoff.failed(&error) => {}
                         () = stop.cancelled() => {}

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Incoming, Portion, Queue, ReadEnd, Reader, ReaderWaker};
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{FunctionId, Quotas, Tenants};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -152,7 +153,7 @@ impl Intake {
                 return Ok(Step::Seated(admitted));
             }
         }
-        let incoming = if self.reader.may_have_lost() {
+        let incoming = if self.reader.may_have_lost() && !is_left_out(Rule::OwnPendingRecovery) {
             let in_flight = |function: &FunctionId, entry| flights.contains(function, entry);
             let found = self.reader.recover(&self.queue, &self.all, in_flight).await?;
             if !found.is_empty() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_engine::{Component, Engine};
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{Digest, FunctionId, RetryPolicy};
 use tokio::sync::Semaphore;
 
@@ -82,7 +83,11 @@ impl Loader {
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
         };
-        match component.trial(&terms.limits, trial_services(function, &terms.grants)).await {
+        let tried = match is_left_out(Rule::TrialInstance) {
+            false => component.trial(&terms.limits, trial_services(function, &terms.grants)).await,
+            true => Ok(()),
+        };
+        match tried {
             Ok(()) => {
                 // Only what was loaded has a name in the metrics.
                 let metrics = self.metrics.function(function);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::Notice;
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{Digest, FunctionId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -132,7 +133,7 @@ impl Reloader {
                 Some((before, since)) if *before == seen => *since,
                 _ => now,
             };
-            let is_stable = now.duration_since(since) >= SETTLE;
+            let is_stable = now.duration_since(since) >= SETTLE || is_left_out(Rule::FileStability);
             if is_stable && !known.loading.contains(&function) {
                 known.candidates.remove(&function);
                 known.loading.insert(function.clone());

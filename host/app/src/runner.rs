@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Verdict};
 use baton_engine::{Invocation, Services};
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{
     Call, CallError, Digest, Disposition, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy, Status,
     decide,
@@ -248,7 +249,7 @@ impl Runner {
     /// The same id is the same call: what was sent before under the caller's own id is not run again. Calls without an
     /// id of their own cost no look.
     async fn earlier_result(&self, call: &Call) -> Option<Vec<u8>> {
-        if !call.id_is_own {
+        if !call.id_is_own || is_left_out(Rule::Dedupe) {
             return None;
         }
         // When Redis cannot say, the call runs; the first result stands in any case.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Cut, Notice, Presence, Queue, UPTIME_MIN, Word};
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{FunctionId, HostId, HostRecord, OfflineReason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -166,7 +167,7 @@ impl Watcher {
         let suspects = peers.look(&hosts, &are_there, asked);
         let gone = self.presence.without_connection(&suspects).await?;
         for host in suspects {
-            if gone.contains(&host) {
+            if gone.contains(&host) && !is_left_out(Rule::PresenceSweep) {
                 self.see_off(peers, &host, OfflineReason::Crashed).await?;
             } else {
                 peers.acquit(&host);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "mutants")]
+use baton_model::mutants::{self, is_left_out};
 use baton_model::{Call, EntryId, FunctionId, HostId, Lease};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Value, cmd};
@@ -112,6 +114,9 @@ struct Wake {
     asked: AtomicU64,
     /// Whether a read is under way, or about to be.
     reading: AtomicBool,
+    /// Only for a host that drops its reads, which no host does.
+    #[cfg(feature = "mutants")]
+    dropped: tokio::sync::Notify,
 }
 
 /// Reads calls for one host.
@@ -140,6 +145,10 @@ impl ReaderWaker {
     /// after five seconds: when Redis cannot be reached for so long, the read ends by itself.
     pub async fn wake(&self) {
         let wanted = self.wake.asked.fetch_add(1, SeqCst) + 1;
+        #[cfg(feature = "mutants")]
+        if is_left_out(mutants::Rule::Unblock) {
+            return self.wake.dropped.notify_one();
+        }
         let mut pause = Duration::from_micros(200);
         let end = tokio::time::Instant::now() + WATCHDOG;
         // At the worst the reader has decided to read but Redis has not seen it yet, or this connection has to be made
@@ -281,6 +290,10 @@ impl Reader {
         match ask {
             Ask::One(read, _) => {
                 self.meter.sent(Role::Reader, 1);
+                #[cfg(feature = "mutants")]
+                if is_left_out(mutants::Rule::Unblock) {
+                    return self.read_unless_dropped(connection, from, &read).await;
+                }
                 let answer =
                     tokio::time::timeout(limit, connection.send_packed_command(&read)).await.map_err(silent)?;
                 self.answered = asked;
@@ -299,6 +312,27 @@ impl Reader {
                     incoming.extend(self.incoming(from, answer.extract_error()?, read)?);
                 }
                 Ok(incoming)
+            }
+        }
+    }
+
+    /// What must not be: a read that is dropped when it is woken, while its connection lives on.
+    #[cfg(feature = "mutants")]
+    async fn read_unless_dropped(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        from: &ReadEnd,
+        read: &Cmd,
+    ) -> Result<Vec<Incoming>, BrokerError> {
+        let asked = Instant::now();
+        tokio::select! {
+            answer = connection.send_packed_command(read) => {
+                let answer = answer.and_then(Value::extract_error)?;
+                self.incoming(from, answer, ReadTime { asked, answered: Instant::now() })
+            }
+            () = self.wake.dropped.notified() => {
+                self.answered = self.wake.asked.load(SeqCst);
+                Ok(Vec::new())
             }
         }
     }

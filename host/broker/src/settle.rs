@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+#[cfg(feature = "mutants")]
+use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{CallId, Digest, FunctionId, HostId, Lease, ReplyTo};
 use futures_util::future::join_all;
 use redis::Value;
@@ -208,6 +210,10 @@ impl<T: Send> Settler<T> {
     async fn settle(&self, batch: &Batch<T>) -> Result<Vec<Verdict>, BrokerError> {
         let first = &batch.items[0];
         match &first.settlement {
+            #[cfg(feature = "mutants")]
+            Settlement::Finish { .. } if is_left_out(Rule::ResultBeforeAck) => {
+                self.acknowledge_first(&batch.items).await
+            }
             Settlement::Finish { .. } => match self.finish_sure(&batch.items).await {
                 Some(verdicts) => Ok(verdicts),
                 None => self.finish(&batch.items).await,
@@ -306,6 +312,27 @@ impl<T: Send> Settler<T> {
                 None
             }
         }
+    }
+
+    /// What must not be: the entries are acknowledged, and then their results are written.
+    #[cfg(feature = "mutants")]
+    async fn acknowledge_first(&self, items: &[Settled<T>]) -> Result<Vec<Verdict>, BrokerError> {
+        let function = &items[0].function;
+        let (mut acknowledge, mut write) = (redis::pipe(), redis::pipe());
+        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.to_string()).collect();
+        acknowledge.cmd("XACK").arg(self.keys.calls(function)).arg(GROUP).arg(&entries);
+        acknowledge.cmd("XDEL").arg(self.keys.calls(function)).arg(&entries);
+        acknowledge.cmd("HDEL").arg(self.keys.claims(function)).arg(&entries);
+        for item in items {
+            let Settlement::Finish { id, document, reply } = &item.settlement else { continue };
+            write.cmd("SET").arg(self.keys.result(function, id)).arg(document).arg("NX").arg("PX").arg(self.ttl_ms());
+            if let Some(reply) = reply {
+                write.cmd("PUBLISH").arg(self.keys.reply_channel(reply)).arg(document);
+            }
+        }
+        self.link.run_all(&acknowledge).await?;
+        self.link.run_all(&write).await?;
+        Ok(vec![Verdict::Done; items.len()])
     }
 
     async fn finish(&self, items: &[Settled<T>]) -> Result<Vec<Verdict>, BrokerError> {

@@ -16,6 +16,11 @@ use crate::args::{Args, Command};
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "mutants")]
+    if let Err(error) = settings::rule_to_leave_out().map_or(Ok(()), |rule| baton_model::mutants::leave_out(&rule)) {
+        eprintln!("error: {error}");
+        return Exit::Usage.into();
+    }
     let args = Args::parse();
     if matches!(args.command, Command::CompileWorker) {
         // Before there is a runtime: it has threads and files of its own.

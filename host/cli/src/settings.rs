@@ -442,3 +442,9 @@ pub(crate) fn log_filter() -> Option<String> {
 pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
+
+/// Which rule a host for `make mutants` is to leave out, if any. The suites hand variables that begin otherwise on to hosts.
+#[cfg(feature = "mutants")]
+pub(crate) fn rule_to_leave_out() -> Option<String> {
+    std::env::var("MUTANT").ok().filter(|rule| !rule.is_empty())
+}

@@ -10,6 +10,7 @@ mod host;
 mod http_target;
 mod id;
 mod limits;
+pub mod mutants;
 mod name;
 mod outcome;
 mod quotas;

@@ -229,6 +229,15 @@ impl History {
             }
             if let Some(call) = &claim.call {
                 self.note_result(store, claim.function, call);
+                // Of several under one id in a batch, the first writes it.
+                let is_written = match claim.way {
+                    Way::Settle(at) => replies[0].parts().get(at) == Some(&Reply::Int(1)),
+                    Way::Bury => replies[0] == Reply::Int(1),
+                    Way::Requeue | Way::Sure | Way::Sweep | Way::Write => false,
+                };
+                if is_written && !is_old {
+                    self.check_attempts(store, claim, call);
+                }
             }
         }
     }
@@ -251,6 +260,20 @@ impl History {
                 self.results.insert(place, document.to_vec());
                 self.check_result(function, call, document);
             }
+        }
+    }
+
+    /// An attempt that was lost counts.
+    fn check_attempts(&mut self, store: &Store, claim: &Claim, call: &str) {
+        let document = store.text(&result_key(claim.function, call)).map(Bytes::copy_from_slice);
+        let document = document.and_then(|mut document| ResultDocument::decode(&mut document).ok());
+        let least = u32::try_from(claim.epoch).unwrap_or(u32::MAX) + 1;
+        if let Some(document) = document.filter(|document| document.status == Status::Ok && document.attempts < least) {
+            let (had, entry) = (document.attempts, &claim.entry);
+            self.broke(
+                "I5",
+                format!("call {call} says {had} attempts, and entry {entry} was claimed {} times", claim.epoch),
+            );
         }
     }
 

@@ -57,7 +57,7 @@ impl fmt::Display for Report {
 pub fn without(mutant: Option<&Mutant>) -> (Rules, Rc<Scripts>) {
     let mut rules = Rules::default();
     mutant.iter().for_each(|mutant| (mutant.rules)(&mut rules));
-    (rules, Rc::new(Scripts::new(mutant.map_or(&[], |mutant| mutant.patches))))
+    (rules, Rc::new(Scripts::new(&mutant.map(Mutant::patches).unwrap_or_default())))
 }
 
 /// Runs the worlds of these seeds without a rule, or with all; no further ones once a promise was broken, if that is

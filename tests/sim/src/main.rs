@@ -21,6 +21,9 @@ struct Args {
     /// Takes this rule out; `all` tries each.
     #[arg(long)]
     mutant: Option<String>,
+    /// Ends at the first promise that is broken and tells it, in a word.
+    #[arg(long)]
+    first: bool,
 }
 
 fn main() -> Result<()> {
@@ -36,6 +39,11 @@ fn main() -> Result<()> {
     };
     if let Some(seed) = args.seed {
         return show(seed, mutant);
+    }
+    if args.first {
+        let report = hunt(seeds, mutant, true);
+        report.broken.first().into_iter().for_each(|broken| println!("{} {}", broken.seed, broken.promise));
+        return Ok(());
     }
     let report = hunt(seeds, mutant, false);
     println!("{report}");

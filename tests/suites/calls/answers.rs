@@ -1,5 +1,6 @@
 //! Calls that are answered.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,9 @@ use baton_tests::settings::{PATIENCE, REDIS_PREFIX, RESULT_TTL_MS};
 use baton_tests::{Stage, now_ms, sample, until};
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_payload_alone_yields_the_result_document_of_the_contract() -> Result<()> {
@@ -211,5 +215,48 @@ async fn hosts_of_another_prefix_take_nothing_of_ours() -> Result<()> {
     .await?;
     assert!(stage.caller.result_now("echo", &id).await?.is_none());
     assert_eq!(stage.caller.entries("echo").await?, 1);
+    Ok(())
+}
+
+/// What Redis carries out, line by line, as `MONITOR` tells it.
+async fn monitor(stage: &Stage) -> Result<Lines<BufReader<UnixStream>>> {
+    let mut socket = UnixStream::connect(stage.redis.socket()).await?;
+    socket.write_all(b"MONITOR\r\n").await?;
+    let mut lines = BufReader::new(socket).lines();
+    ensure!(lines.next_line().await?.as_deref() == Some("+OK"), "Redis tells what it carries out");
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn a_result_is_written_before_its_call_is_acknowledged() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let _host = stage.host().start_ready(&["echo"]).await?;
+    let mut lines = monitor(&stage).await?;
+    let mut calls = BTreeMap::new();
+    for n in 0..20 {
+        // Those with an id of their own are settled by the script, the others without.
+        let own = format!("own-{n}");
+        let fields: &[(&str, &[u8])] = &[("payload", b"x"), ("id", own.as_bytes())];
+        let entry = stage.caller.add("echo", &fields[..1 + n % 2]).await?;
+        let id = if n % 2 == 0 { entry.clone() } else { own };
+        stage.caller.result("echo", &id).await?;
+        calls.insert(entry, id);
+    }
+    stage.caller.quiescent("echo").await?;
+    let mut written = BTreeSet::new();
+    while !calls.is_empty() {
+        let line = timeout(PATIENCE, lines.next_line()).await??.context("Redis ended")?;
+        let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        match words[..] {
+            ["SET", key, ..] => _ = written.insert(key.to_owned()),
+            ["XACK", _, _, ref entries @ ..] => {
+                for id in entries.iter().filter_map(|entry| calls.remove(*entry)) {
+                    let key = format!("baton:{{default/echo}}:result:{id}");
+                    ensure!(written.contains(&key), "{key} was not written when its call was acknowledged: {line}");
+                }
+            }
+            _ => {}
+        }
+    }
     Ok(())
 }

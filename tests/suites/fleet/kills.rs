@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use baton_model::Digest;
-use baton_tests::settings::{NO_FUNCTIONS, PATIENCE, SEATS, full_length};
-use baton_tests::{Batch, Fleet, Folder, HostPlan, Load, Stage, now_ms, sample};
+use baton_model::{Digest, Status};
+use baton_tests::settings::{HOSTS_LOST_MAX, NO_FUNCTIONS, PATIENCE, SEATS, full_length};
+use baton_tests::{Batch, Fleet, Folder, HostPlan, Load, Stage, now_ms, sample, until};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{SOON, host_of, only_these_consume};
@@ -128,4 +128,25 @@ async fn whoever_comes_after_all_are_dead_takes_their_calls_over_at_once() -> Re
         stage.caller.quiescent("sleep").await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_ends_its_hosts_is_given_up() -> Result<()> {
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let mut fleet = Fleet::of(3, &stage.host().setting(HOSTS_LOST_MAX, 1), &["sleep"]).await?;
+    let id = stage.caller.send("sleep", r#"{"ms":10000}"#).await?;
+    let mut dead = String::new();
+    for _ in 0..2 {
+        let owner = until("a host has the call that has not had it", PATIENCE, async || {
+            let pending = stage.caller.pending("sleep").await?;
+            Ok(pending.into_iter().map(|(_, owner)| owner).find(|owner| *owner != dead))
+        });
+        dead = owner.await?;
+        fleet.kill(fleet.place_of(&dead)?).await?;
+    }
+    let answer = stage.caller.result("sleep", &id).await?;
+    let code = answer.error.as_ref().map(|error| error.code.as_str());
+    ensure!((answer.status, code) == (Status::Dead, Some("poison")), "it is what ends its hosts: {answer:?}");
+    ensure!(answer.attempts == 2, "both attempts that were lost count: {answer:?}");
+    stage.caller.quiescent("sleep").await
 }

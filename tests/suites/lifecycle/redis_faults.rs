@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use baton_model::{Digest, Status};
 use baton_tests::settings::{GROUP, LEASE_MS, PATIENCE};
-use baton_tests::{CLIENT_NAME, Caller, Load, Redis, RunningLoad, Signal, Stage, sample, until};
+use baton_tests::{CLIENT_NAME, Caller, Link, Load, Proxy, Redis, RunningLoad, Signal, Stage, sample, until};
 
 const CALLS: &str = "baton:{default/echo}:calls";
 
@@ -142,6 +142,25 @@ async fn every_connection_of_a_host_can_be_cut_under_load() -> Result<()> {
     report.check_answers(&published()?)?;
     let doubled: Vec<_> = report.calls.iter().filter(|call| call.notices != 1).collect();
     ensure!(doubled.is_empty(), "every caller is told once: {doubled:?}");
+    ensure!(host.runs()?, "the host goes on");
+    stage.caller.quiescent("echo").await
+}
+
+#[tokio::test]
+async fn what_was_handed_over_on_a_connection_that_broke_is_found() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let proxy = Proxy::to(&stage.redis.address()).await?;
+    let mut host = stage.host().through(&proxy).start_ready(&["echo"]).await?;
+    for round in 0..3 {
+        stage.caller.call("echo", "before").await?;
+        proxy.set(Link::Unanswered);
+        let id = stage.caller.send("echo", "swallowed").await?;
+        stage.caller.until_pending("echo", 1).await?;
+        // All connections are reset. What was swallowed was this host's, and cannot come any more.
+        proxy.set(Link::Pass);
+        let answer = stage.caller.result_within("echo", &id, Duration::from_secs(15)).await;
+        ensure!(answer?.status == Status::Ok, "round {round}: it is found long before its lease is over");
+    }
     ensure!(host.runs()?, "the host goes on");
     stage.caller.quiescent("echo").await
 }

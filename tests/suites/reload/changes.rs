@@ -1,8 +1,11 @@
 //! Files that come, change and go as they should.
 
-use anyhow::{Context, Result};
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use baton_model::{Digest, Status};
-use baton_tests::settings::{PATIENCE, SEATS};
+use baton_tests::settings::{PATIENCE, RESCAN_MS, SEATS};
 use baton_tests::{Host, Stage, patched, sample, variant};
 
 /// Waits until the world is told that `function` is gone from this host.
@@ -115,5 +118,39 @@ async fn only_files_that_are_functions_by_name_are_looked_at() -> Result<()> {
     assert_eq!(loaded, ["acme/echo", "default/echo"]);
     let answer = stage.caller.call("echo", "x").await?;
     assert_eq!(answer.host.context("a result names its host")?, host.id().await?);
+    Ok(())
+}
+
+/// How long a file stays as it is before it is taken.
+const SETTLE: Duration = Duration::from_millis(10);
+
+#[tokio::test]
+async fn a_file_that_changes_all_the_time_is_taken_when_it_has_stopped() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let echo = sample("echo")?;
+    let mut host = stage.host().setting(RESCAN_MS, 20).start_ready(&["echo"]).await?;
+    let file = stage.folder.file("echo")?;
+    // Each time a whole component, and another one: the last byte of a name is rewritten in place.
+    let written = tokio::task::spawn_blocking(move || -> Result<(Vec<u8>, usize)> {
+        let file = std::fs::OpenOptions::new().write(true).open(file)?;
+        let (end, mut last, mut pauses) = (Instant::now() + Duration::from_secs(3), Instant::now(), 0);
+        let mut n = 10_000_000;
+        while Instant::now() < end {
+            n += 1;
+            let next = variant(&[], n);
+            file.write_all_at(&next, echo.len() as u64)?;
+            // Whoever looks twice in such a pause is right to take it.
+            pauses += usize::from(last.elapsed() >= SETTLE);
+            last = Instant::now();
+        }
+        Ok((variant(&echo, n), pauses))
+    });
+    let (last, pauses) = written.await??;
+    host.ready_with("echo", &last).await?;
+    ensure!(stage.caller.call("echo", "x").await?.digest == Some(Digest::of(&last)), "the last one serves");
+    let echo = "echo".parse()?;
+    let taken = host.events()?.heard().await?.iter().filter(|event| event.tells("ready", &echo)).count();
+    // Beside the first and the last, which were waited for.
+    ensure!(taken <= pauses, "{taken} were taken, and there were {pauses} pauses");
     Ok(())
 }
