@@ -54,6 +54,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 	@echo '==> cargo clippy, for this machine'
 	@cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 	@cargo clippy --quiet $(SIM) --all-targets -- -D warnings
+	@cargo clippy --quiet --release --workspace --bin baton --features baton/mutants -- -D warnings
 	@echo '==> cargo clippy, for functions (wasm32-wasip2)'
 	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(EACH_PLUGIN) $(GUESTS) -- -D warnings
 	@cargo clippy --quiet --profile guest --target wasm32-wasip2 $(HTTP_ECHO) -- -D warnings
@@ -61,7 +62,7 @@ lint: setup-lint ## formatting, clippy for the host and the functions, layers, d
 	@RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --release --workspace --no-deps
 	@echo '==> cargo deny'
 	@cargo deny --log-level error check bans licenses sources
-	@cargo deny --log-level error --manifest-path tests/sim/Cargo.toml check --config deny.toml bans sources
+	@cargo deny --log-level error --manifest-path tests/sim/Cargo.toml --config deny.toml check --allow license-not-encountered bans licenses sources
 
 plugins: setup ## build the functions in plugins/*/ and put each NAME.wasm into plugins/
 	@.ci/plugins $(PLUGINS)
