@@ -1,11 +1,14 @@
 //! What a host would give a component that lies somewhere, with what lies beside it. No host is needed for it.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use baton_model::{Digest, Limits, RetryPolicy};
+use baton_engine::Services;
+use baton_model::{Digest, FunctionId, Limits, Name, RetryPolicy};
 
 use crate::folder::{self, Contents};
 use crate::policy::{CapsTable, Manifest, Rules, Secrets, SecurityTable, TenantFile, Terms, Variable};
+use crate::services::trial_services;
 
 /// The settings of the host whose word is wanted.
 #[derive(Debug, Clone)]
@@ -23,12 +26,13 @@ pub struct Examiner {
 }
 
 /// A component, and on which terms it would run.
-#[derive(Debug)]
 pub struct Examined {
     /// The bytes of the component.
     pub component: Vec<u8>,
     /// What its manifest asks for, and what it has without asking.
     pub terms: Terms,
+    /// What a trial of it sees of its grants.
+    pub services: Option<Arc<Services>>,
 }
 
 impl Examiner {
@@ -53,6 +57,9 @@ impl Examiner {
         let secrets = Secrets { variable: self.variable };
         let terms = manifest.and_then(|manifest| manifest.terms(&caps, &self.retry, &secrets));
         let terms = terms.map_err(|wrong| format!("its manifest is wrong: {}", wrong.found_in(&text)))?;
-        Ok(Examined { component, terms })
+        // Whose trial it is makes no difference: it sees settings alone.
+        let function = FunctionId::new(Name::parse("default").expect("a name"), Name::parse("check").expect("a name"));
+        let services = trial_services(&function, &terms.grants);
+        Ok(Examined { component, terms, services })
     }
 }

@@ -253,12 +253,13 @@ fn read_whole(path: &Path, stamp: Stamp, bytes_max: u64) -> Result<Option<Vec<u8
     if !is_same(&file).map_err(fail)? {
         return Ok(None);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0));
-    file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(fail)?;
-    let is_whole = is_any || u64::try_from(bytes.len()) == Ok(stamp.size);
-    if u64::try_from(bytes.len()).is_ok_and(|len| len > bytes_max) {
-        return Err(format!("{} has more than {bytes_max} bytes", path.display()));
+    // Before anything is made room for: a file may say any size without holding a byte.
+    if stamp.size > bytes_max {
+        return Err(format!("{} has {} bytes, the limit is {bytes_max}", path.display(), stamp.size));
     }
+    let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0));
+    file.by_ref().take(stamp.size + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let is_whole = is_any || u64::try_from(bytes.len()) == Ok(stamp.size);
     Ok((is_whole && is_same(&file).map_err(fail)?).then_some(bytes))
 }
 
@@ -287,6 +288,24 @@ mod tests {
         assert_eq!(names, ["acme/resize", "default/hello"]);
         assert_eq!(look.refused.len(), 3, "{:?}", look.refused);
         assert_eq!(look.folders.len(), 2);
+    }
+
+    #[test]
+    fn a_sparse_file_of_terabytes_is_refused_before_it_is_given_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let sparse = |name: &str| {
+            std::fs::File::create(folder.path().join(name)).unwrap().set_len(8 << 40).unwrap();
+        };
+        std::fs::write(folder.path().join("hello.wasm"), b"one").unwrap();
+        for beside in ["hello.toml", "hello.wasm.sha256", "hello.wasm.minisig"] {
+            sparse(beside);
+            let found = look(folder.path()).unwrap().functions.into_values().next().unwrap();
+            assert!(read(&found).err().unwrap().contains("the limit is"), "{beside}");
+            std::fs::remove_file(folder.path().join(beside)).unwrap();
+        }
+        sparse("tenant.toml");
+        let found = look_for_tenants(folder.path()).unwrap().files.into_values().next().unwrap();
+        assert!(read_tenant(&found).unwrap_err().contains("the limit is"));
     }
 
     #[test]

@@ -153,6 +153,12 @@ impl TenantFiles {
                 _ => now,
             };
             if now.duration_since(since) < SETTLE {
+                // Of a tenant that comes with its file nothing held before, and its functions come at the same moment.
+                if !self.said.contains_key(&tenant)
+                    && let Ok(Some(said)) = self.said_in(&found)
+                {
+                    self.said.insert(tenant.clone(), said);
+                }
                 self.candidates.insert(tenant, (found.stamp, since));
                 again = again.min(SETTLE);
                 continue;
@@ -167,8 +173,13 @@ impl TenantFiles {
                     again = again.min(SETTLE);
                     continue;
                 }
-                Err((reason, _)) => {
+                Err((reason, _)) if self.said.contains_key(&tenant) => {
                     tracing::error!("{} is wrong: {reason}; what held for {tenant} holds on", found.path.display());
+                }
+                Err((reason, text)) => {
+                    let path = found.path.display();
+                    tracing::error!("{path} is wrong: {reason}; no function of {tenant} is loaded until it is mended");
+                    self.said.insert(tenant.clone(), closed(reason, text.as_deref()));
                 }
             }
             self.settled.insert(tenant, found.stamp);
@@ -244,10 +255,12 @@ fn look(folder: &Path) -> std::io::Result<TenantLook> {
 /// What holds for a tenant of whom it is not known what was said. If there were, or may have been, tokens in the file,
 /// there is one now that fits nobody: a mistake in a file must not open what the file was to close.
 fn closed(reason: String, text: Option<&str>) -> Said {
-    let has_tokens = text.is_none_or(|text| text.contains("tokens"));
+    // However the key is spelt: a token is a hash, and keys can be written with escapes.
+    let is_trace = |text: &str| ["token", "sha256", "\\"].iter().any(|trace| text.to_lowercase().contains(trace));
+    let has_tokens = text.is_none_or(is_trace);
     let nobody = || Token { name: "nobody".to_owned(), sha256: Digest::of(reason.as_bytes()), expires_ms: Some(0) };
     let tokens = has_tokens.then(nobody).into_iter().collect();
-    let policy = Arc::new(TenantPolicy { tokens, ..TenantPolicy::default() });
+    let policy = Arc::new(TenantPolicy { tokens, own_replies_only: true, ..TenantPolicy::default() });
     Said { allowed: Arc::new(Err(reason)), policy }
 }
 
@@ -301,9 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_that_comes_with_a_file_never_has_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = files(folder.path());
+        let write = |tenant: &str, text: &str| {
+            let folder = folder.path().join(format!("@{tenant}"));
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("tenant.toml"), text).unwrap();
+        };
+        write("right", "weight = 7");
+        write("wrong", "wieght = 7");
+        files.take(look(folder.path()).unwrap(), Instant::now());
+        assert_eq!(weight(&files, "right"), 7, "at first sight");
+        look_twice(&mut files);
+        let allowed = |tenant: &str| files.policies().borrow().of(&Name::parse(tenant).unwrap());
+        assert!(allowed("right").is_ok());
+        assert!(allowed("wrong").as_ref().as_ref().unwrap_err().contains("did you mean `weight`"));
+    }
+
+    #[test]
     fn a_file_that_was_wrong_from_the_start_gives_nothing_and_opens_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tenant.toml"), "wieght = 3\n[[tokens]]\nname = \"ci\"").unwrap();
+        std::fs::write(folder.path().join("tenant.toml"), "wieght = 3\n[[token]]\nname = \"ci\"").unwrap();
         let mut files = files(folder.path());
         let default = Name::parse("default").unwrap();
         let allowed = |files: &TenantFiles| files.policies().borrow().of(&default);
@@ -314,6 +346,7 @@ mod tests {
         std::fs::write(folder.path().join("tenant.toml"), "weight = 3").unwrap();
         look_twice(&mut files);
         assert!(allowed(&files).is_ok());
+        assert!(!files.tenants().borrow().of(&default).own_replies_only);
         assert!(files.tenants().borrow().of(&default).tokens.is_empty());
     }
 }

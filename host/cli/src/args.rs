@@ -257,6 +257,8 @@ pub(crate) struct TenantLs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TenantAcl {
+    #[command(flatten)]
+    pub(crate) plugins: PluginsDir,
     /// The tenant
     pub(crate) tenant: Name,
     /// The name of the Redis user [default: the tenant's]

@@ -132,6 +132,7 @@ struct Http {
     enabled: bool,
     auth: AuthSetting,
     operator_tokens: Vec<OperatorToken>,
+    hosts: Vec<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
 }
@@ -229,8 +230,21 @@ impl Default for Http {
             enabled: true,
             auth: AuthSetting::Auto,
             operator_tokens: Vec::new(),
+            hosts: Vec::new(),
             tls_cert: None,
             tls_key: None,
+        }
+    }
+}
+
+/// What is wrong, without the line of the file that TOML errors show: a password may stand in it.
+fn without_text(error: &config::ConfigError, file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    match toml_edit::Document::parse(text.as_str()) {
+        Ok(_) => error.to_string(),
+        Err(wrong) => {
+            let line = wrong.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            format!("{}: line {line}: {}", file.display(), wrong.message().trim_end())
         }
     }
 }
@@ -255,9 +269,10 @@ impl Settings {
             .try_parsing(true)
             .source(Some(ours));
         let read = Config::builder().add_source(file).add_source(environment).build();
+        let file = common.config.as_deref().unwrap_or(Path::new(FILE));
         let mut settings: Self = read
             .and_then(Config::try_deserialize)
-            .map_err(|error| UsageError(format!("the settings are wrong: {error}")))?;
+            .map_err(|error| UsageError(format!("the settings are wrong: {}", without_text(&error, file))))?;
         settings.redis.url =
             settings.redis.url.or_else(|| std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()));
         if let Some(url) = &common.redis {
@@ -269,6 +284,11 @@ impl Settings {
         settings.check()?;
         settings.redis.tls = settings.redis.read_tls()?;
         Ok(settings)
+    }
+
+    /// Whether notices of every tenant go to its own reply channels alone.
+    pub(crate) fn own_replies_only(&self) -> bool {
+        self.tenants.own_replies_only()
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -395,7 +415,8 @@ impl Settings {
         let operator_tokens = self.http.operator_tokens.iter().map(OperatorToken::read).collect::<Result<_, _>>()?;
         let tls = both("http", self.http.tls_cert.as_ref(), self.http.tls_key.as_ref())?;
         let tls = tls.map(|(cert, key)| TlsFiles { cert: cert.clone(), key: key.clone() });
-        Ok(is_served.then(|| GatewayConfig { listen, auth, operator_tokens, tls, ..GatewayConfig::default() }))
+        let hosts = self.http.hosts.clone();
+        Ok(is_served.then(|| GatewayConfig { listen, auth, operator_tokens, hosts, tls, ..GatewayConfig::default() }))
     }
 
     /// A host at the Redis at `url`.

@@ -1,5 +1,6 @@
 //! A file of TOML that keeps tokens: a `tenant.toml`, or the settings. What people wrote in it, comments included, stays.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -78,6 +79,11 @@ impl TokenFile {
             Ok(KeptToken { name: text("name").ok_or_else(wrong)?.to_owned(), sha256, expires: expires.transpose()? })
         };
         tables.into_iter().map(token).collect()
+    }
+
+    /// Whether a key at the top is `true`.
+    pub(crate) fn is_true(&self, key: &str) -> bool {
+        self.document.get(key).and_then(Item::as_bool) == Some(true)
     }
 
     /// A name that no token here has.
@@ -159,6 +165,8 @@ impl TokenFile {
         let beside = path.with_file_name(format!(".{name}.{:08x}", rand::random::<u32>()));
         let written = std::fs::write(&beside, self.document.to_string()).and_then(|()| {
             if let Ok(old) = std::fs::metadata(&path) {
+                // The host that reads it may be another user than whoever runs this command.
+                std::os::unix::fs::chown(&beside, Some(old.uid()), Some(old.gid()))?;
                 std::fs::set_permissions(&beside, old.permissions())?;
             }
             std::fs::rename(&beside, &path)

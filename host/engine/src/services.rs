@@ -78,7 +78,7 @@ pub enum KeyValueError {
     /// The tenant has no room for it.
     #[error(
         "the tenant's buckets would hold {bytes} bytes, they may hold {bytes_max}; delete what is not needed, or have \
-         the operator raise `stored_bytes`"
+         the operator raise `stored_bytes` in tenant.toml and in [tenants.quotas]"
     )]
     Full {
         /// What they would hold.

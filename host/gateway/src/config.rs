@@ -16,6 +16,8 @@ pub struct GatewayConfig {
     pub auth: Auth,
     /// The tokens of operators, who see everything.
     pub operator_tokens: Vec<Token>,
+    /// The names under which it may be asked for where no token is: beside `localhost` and addresses, which always may.
+    pub hosts: Vec<String>,
     /// The certificate with which it speaks TLS, and nothing else; none for plain HTTP.
     pub tls: Option<TlsFiles>,
     /// How often it is looked whether the certificate was replaced.
@@ -53,6 +55,7 @@ impl Default for GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             auth: Auth::default(),
             operator_tokens: Vec::new(),
+            hosts: Vec::new(),
             tls: None,
             tls_look: Duration::from_secs(1),
             body_bytes_max: 1 << 20,

@@ -88,6 +88,8 @@ pub(crate) struct Gate {
     seats: Semaphore,
     /// A function that nobody has: what an asker may not see is looked up under its name.
     nobody: FunctionId,
+    /// Whether only programs of this machine reach it, browsers among them.
+    pub(crate) is_local: bool,
 }
 
 impl Gate {
@@ -96,7 +98,8 @@ impl Gate {
         let guard = Guard::new(config.auth, config.operator_tokens.clone(), parts.tenants.clone());
         let seats = Semaphore::new(config.requests_max);
         let ending = CancellationToken::new();
-        Self { config, parts, directory: Arc::new(directory), guard, ending, seats, nobody: nobody() }
+        let is_local = config.listen.ip().is_loopback();
+        Self { config, parts, directory: Arc::new(directory), guard, ending, seats, nobody: nobody(), is_local }
     }
 
     pub(crate) fn status(&self) -> HostStatus {

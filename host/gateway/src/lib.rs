@@ -11,6 +11,7 @@ mod directory;
 mod door;
 mod exec;
 mod gate;
+mod host;
 mod listings;
 mod probes;
 mod problem;

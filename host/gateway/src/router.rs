@@ -12,10 +12,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 
-use crate::auth::Access;
+use crate::auth::{Access, Asker};
 use crate::gate::Gate;
 use crate::problem::Problem;
-use crate::{calls, exec, listings, probes};
+use crate::{calls, exec, host, listings, probes};
 
 /// What requests count under that lead nowhere.
 const NO_ROUTE: &str = "_OTHER";
@@ -84,11 +84,18 @@ async fn in_common(
     let method = request.method().clone();
     // What stands in a path is a caller's choice, and no label.
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    // What is nothing today may be a path tomorrow.
+    let access = access.get(route).copied().unwrap_or(Access::Tenants);
     let admitted = match is_from_elsewhere(&request) {
-        // What is nothing today may be a path tomorrow.
-        false => gate.guard.admit(request.headers(), access.get(route).copied().unwrap_or(Access::Tenants)),
+        false => gate.guard.admit(request.headers(), access),
         true => Err(cross_site()),
     };
+    let admitted = admitted.and_then(|asker| match (&asker, access) {
+        (Asker::Anybody, Access::Tenants | Access::Operators) if gate.is_local => {
+            host::known(&request, &gate.config.hosts).map(|()| asker)
+        }
+        (Asker::Anybody | Asker::Operator | Asker::Tenant(_), _) => Ok(asker),
+    });
     let mut response = match admitted {
         Ok(asker) => {
             request.extensions_mut().insert(asker);

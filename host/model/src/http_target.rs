@@ -1,5 +1,6 @@
 //! Where outgoing requests may go: one rule of an allow-list, and the one parser for it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -37,12 +38,13 @@ impl HttpTarget {
             (None, None) => return Err(refused("it starts with neither https:// nor http://")),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[') {
+        let (host, port): (Cow<'_, str>, Option<&str>) = match rest.strip_prefix('[') {
             Some(address) => {
                 let (address, rest) = address.split_once(']').ok_or_else(|| refused("its bracket is not closed"))?;
-                address
-                    .parse::<core::net::Ipv6Addr>()
-                    .map_err(|_| refused("no IPv6 address stands in its brackets"))?;
+                let address: core::net::Ipv6Addr =
+                    address.parse().map_err(|_| refused("no IPv6 address stands in its brackets"))?;
+                // As requests have it, however it was written.
+                let address = Cow::Owned(address.to_string());
                 match rest.strip_prefix(':') {
                     Some(port) => (address, Some(port)),
                     None if rest.is_empty() => (address, None),
@@ -50,8 +52,8 @@ impl HttpTarget {
                 }
             }
             None => match rest.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (rest, None),
+                Some((host, port)) => (host.into(), Some(port)),
+                None => (rest.into(), None),
             },
         };
         let port = match port {
@@ -62,6 +64,8 @@ impl HttpTarget {
                 Ok(_) | Err(_) => return Err(refused("its port is not a number from 1 to 65535")),
             },
         };
+        // One dot at the end makes no difference in a request either.
+        let host = host.strip_suffix('.').unwrap_or(&host);
         let (host, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |domain| (domain, true));
         let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let is_address = rest.starts_with('[');
@@ -136,6 +140,8 @@ mod tests {
             assert!(!any.allows(false, host, 8080), "{host}");
         }
         assert!(HttpTarget::parse("http://[::1]:80").unwrap().allows(false, "::1", 80));
+        assert!(HttpTarget::parse("http://[0:0:0:0:0:0:0:1]").unwrap().allows(false, "::1", 80), "another spelling");
+        assert!(HttpTarget::parse("https://a.example.com.").unwrap().allows(true, "a.example.com", 443));
     }
 
     #[test]

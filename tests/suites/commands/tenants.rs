@@ -21,9 +21,7 @@ impl<'a> Operator<'a> {
     async fn run(&self, arguments: &[&str], code: i32) -> Result<String> {
         let mut all = vec!["tenant"];
         all.extend(arguments);
-        if arguments[0] != "acl" {
-            all.extend(["--plugins", &self.plugins]);
-        }
+        all.extend(["--plugins", &self.plugins]);
         let finished = Commands::alone().within(self.stage.folder.path()).run(&all).await?.expect(code)?;
         Ok(if code == 0 { finished.stdout } else { finished.stderr })
     }
@@ -100,6 +98,26 @@ async fn a_token_opens_what_is_its_tenants_and_is_replaced_without_a_gap() -> Re
     ensure!(call(&http, &second, "/v1/call/acme/hello").await? == 200, "the other one stays");
     let written = std::fs::read_to_string(stage.folder.path().join("@acme/tenant.toml"))?;
     ensure!(!written.contains(&second) && written.contains("# Its share of a host"), "{written}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_link_leads_no_token_into_another_tenant_s_file() -> Result<()> {
+    let stage = Stage::with(&[]).await?;
+    let operator = Operator::of(&stage);
+    for tenant in ["acme", "victim"] {
+        operator.run(&["add", tenant], 0).await?;
+    }
+    let at = |name: &str| stage.folder.path().join(name);
+    let before = std::fs::read_to_string(at("@victim/tenant.toml"))?;
+    std::fs::remove_file(at("@acme/tenant.toml"))?;
+    std::os::unix::fs::symlink("../@victim/tenant.toml", at("@acme/tenant.toml"))?;
+    std::os::unix::fs::symlink("@victim", at("@other"))?;
+    for tenant in ["acme", "other"] {
+        let refused = operator.run(&["token", tenant], 2).await?;
+        ensure!(refused.contains("is a link"), "{refused}");
+    }
+    ensure!(std::fs::read_to_string(at("@victim/tenant.toml"))? == before, "nothing was written");
     Ok(())
 }
 

@@ -21,12 +21,20 @@ pub(super) const STORED_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CapsTable {
+    /// Whether notices of every tenant may only go to reply channels that start with its name and a dot.
+    own_replies_only: bool,
     limits: LimitsTable,
     quotas: TenantQuotasTable,
     grants: GrantCapsTable,
 }
 
 impl CapsTable {
+    /// Whether notices of every tenant may only go to reply channels that start with its name and a dot.
+    #[must_use]
+    pub fn own_replies_only(&self) -> bool {
+        self.own_replies_only
+    }
+
     /// Whether it can be held to.
     ///
     /// # Errors
@@ -104,6 +112,7 @@ pub(crate) struct Caps {
 pub(crate) struct Rules {
     caps: Caps,
     quotas: Quotas,
+    own_replies_only: bool,
 }
 
 impl Rules {
@@ -123,7 +132,7 @@ impl Rules {
             stored_bytes_max: table.quotas.stored_bytes().unwrap_or(STORED_BYTES),
             ..host.lowered(&table.limits, &table.quotas, &table.grants, Source::Tenants)?
         };
-        Ok(Self { caps, quotas: table.quotas.quotas() })
+        Ok(Self { caps, quotas: table.quotas.quotas(), own_replies_only: table.own_replies_only })
     }
 
     /// The caps of a tenant with this file, or without any.
@@ -146,7 +155,11 @@ impl Rules {
     /// As [`Rules::caps`].
     pub(crate) fn policy(&self, file: Option<&TenantFile>) -> Result<TenantPolicy, Wrong> {
         let said = file.map_or_else(|| Ok(TenantPolicy::default()), TenantFile::policy)?;
-        Ok(TenantPolicy { quotas: said.quotas.lowered(&self.quotas), ..said })
+        Ok(TenantPolicy {
+            quotas: said.quotas.lowered(&self.quotas),
+            own_replies_only: said.own_replies_only || self.own_replies_only,
+            ..said
+        })
     }
 }
 

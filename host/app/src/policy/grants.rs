@@ -56,7 +56,7 @@ pub(crate) struct GrantsTable {
     keyvalue: Option<BTreeMap<String, Scope>>,
     /// Outgoing `wasi:http`.
     http: Option<HttpTable>,
-    /// An empty directory of the call's own, at `/scratch`.
+    /// An empty directory of the call's own, at `/tmp`.
     scratch: Option<ScratchTable>,
     /// `baton:calls`: calling other functions of the same tenant.
     calls: Option<CallsTable>,

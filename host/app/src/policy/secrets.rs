@@ -1,10 +1,12 @@
 //! Secrets: where a manifest may have them from. What they hold is in no error and in no log.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -61,7 +63,10 @@ impl Secrets {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    // What stands there now may not be what was looked at: a link is not followed, and a pipe is not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = file.map_err(|error| format!("cannot be read: {error}"))?;
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Err("is no regular file".to_owned());
     }
@@ -74,4 +79,23 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     Ok(line.map_or_else(|| text.clone(), str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_not_waited_for_and_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(read_file(&at("pipe")).unwrap_err().contains("no regular file"));
+        std::fs::write(at("secret"), "hush\r\n").unwrap();
+        assert_eq!(read_file(&at("secret")).unwrap(), "hush");
+        std::os::unix::fs::symlink(at("secret"), at("link")).unwrap();
+        assert!(read_file(&at("link")).is_err());
+    }
 }

@@ -35,7 +35,7 @@ pub(crate) struct TenantFile {
     pub(super) require_digest: bool,
     /// Whether a component of its without a `.wasm.minisig` beside it is refused.
     pub(super) require_signature: bool,
-    /// The minisign public keys that may sign its components, beside those of the host's settings.
+    /// The minisign public keys that may sign its components. Where the host's settings have keys, these are some of them.
     pub(super) public_keys: Vec<String>,
     /// How much all its functions together may take.
     pub(super) quotas: TenantQuotasTable,

@@ -86,8 +86,13 @@ pub(crate) fn read<T: DeserializeOwned + JsonSchema>(text: &str) -> Result<T, Wr
 
 fn of_toml(text: &str, key: Vec<String>, error: &toml::de::Error) -> Wrong {
     let line = error.span().map(|span| line_at(text, span.start));
-    let rule = error.message().trim_end();
-    Wrong { rule: if key.is_empty() { rule.to_owned() } else { format!("is wrong: {rule}") }, key, line }
+    let message = error.message().trim_end();
+    // What stands there may be a secret in the wrong place; what should stand there says enough.
+    let rule = match (message.starts_with("invalid "), message.rsplit_once(", expected ")) {
+        (true, Some((_, expected))) => format!("expected {expected}"),
+        (true, None) | (false, _) => message.to_owned(),
+    };
+    Wrong { rule: if key.is_empty() { rule } else { format!("is wrong: {rule}") }, key, line }
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
@@ -196,7 +201,8 @@ mod tests {
     #[test]
     fn a_value_of_another_kind_is_named_with_its_key_and_line() {
         let said = wrong("[limits]\nlog_bytes = 1\ntime_ms = \"long\"\n");
-        assert!(said.starts_with("`limits.time_ms` (line 3) is wrong: ") && said.contains("string"), "{said}");
+        assert!(said.starts_with("`limits.time_ms` (line 3) is wrong: ") && said.contains("expected"), "{said}");
+        assert!(!said.contains("long"), "what stands there may be a secret: {said}");
         let said = wrong("[limits\n");
         assert!(said.starts_with("line 1: "), "{said}");
     }

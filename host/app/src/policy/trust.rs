@@ -45,7 +45,7 @@ impl Trust {
         Self::default().and(*require_digest, *require_signature, public_keys)
     }
 
-    /// The same, with what a tenant's file demands as well. Its keys are keys beside the operator's.
+    /// The same, with what a tenant's file demands as well. Where the operator has keys, its keys are some of them.
     pub(super) fn and(&self, digest: bool, signature: bool, keys: &[String]) -> Result<Self, Wrong> {
         let key = |text: &String| {
             PublicKey::from_base64(text.trim()).map_err(|_| {
@@ -53,12 +53,19 @@ impl Trust {
                 Wrong::new(&["public_keys"], rule)
             })
         };
-        let mut all = self.keys.clone();
-        all.extend(keys.iter().map(key).collect::<Result<Vec<_>, Wrong>>()?);
+        let narrowed = keys.iter().map(key).collect::<Result<Vec<_>, Wrong>>()?;
+        if let Some((_, text)) =
+            narrowed.iter().zip(keys).find(|(key, _)| !self.keys.is_empty() && !self.keys.contains(key))
+        {
+            let rule = format!(
+                "has {text:?}, which is none of `security.public_keys` in the host's settings; add it there first"
+            );
+            return Err(Wrong::new(&["public_keys"], rule));
+        }
         let trust = Self {
             needs_digest: self.needs_digest || digest,
             needs_signature: self.needs_signature || signature,
-            keys: all,
+            keys: if narrowed.is_empty() { self.keys.clone() } else { narrowed },
         };
         if trust.needs_signature && trust.keys.is_empty() {
             let rule = "is true, but there is no key to check with; add `public_keys = [\"...\"]`";
@@ -104,7 +111,7 @@ impl Trust {
             return Ok(());
         }
         Err("its .wasm.minisig is not of these bytes by any of the keys that are trusted here; sign it again with one of \
-             them, or add its key to public_keys"
+             them, or have its key added to public_keys"
             .to_owned())
     }
 }
@@ -163,9 +170,20 @@ mod tests {
 
     #[test]
     fn what_a_tenant_demands_comes_on_top() {
-        let trust = trust(&[KEY], true).and(false, false, &[OTHER_KEY.to_owned()]).unwrap();
-        check(&trust, b"a component", Some(SIGNATURE)).unwrap();
-        assert!(check(&trust, b"a component", None).is_err());
+        let both = trust(&[KEY, OTHER_KEY], true);
+        let same = both.and(false, false, &[]).unwrap();
+        check(&same, b"a component", Some(SIGNATURE)).unwrap();
+        assert!(check(&same, b"a component", None).is_err());
+        let narrowed = both.and(false, false, &[OTHER_KEY.to_owned()]).unwrap();
+        assert!(check(&narrowed, b"a component", Some(SIGNATURE)).unwrap_err().contains("by any of the keys"));
+    }
+
+    #[test]
+    fn a_tenant_s_own_key_does_not_undo_what_the_operator_demands() {
+        let said = trust(&[OTHER_KEY], true).and(false, false, &[KEY.to_owned()]).unwrap_err().to_string();
+        assert!(said.contains("security.public_keys"), "{said}");
+        let own = trust(&[], false).and(false, true, &[KEY.to_owned()]).unwrap();
+        check(&own, b"a component", Some(SIGNATURE)).unwrap();
     }
 
     #[test]

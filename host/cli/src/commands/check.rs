@@ -1,9 +1,10 @@
 //! `baton check`: what a host would say of a component, without a host.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use baton_app::{Examined, Terms};
-use baton_engine::{Component, Engine, EngineConfig};
+use baton_engine::{Component, Engine, EngineConfig, Services};
 use baton_model::{BucketScope, CallsGrant, Grants, Quotas, Setting};
 use serde_json::{Value, json};
 
@@ -18,7 +19,9 @@ pub(crate) async fn run(common: &Common, check: &Check) -> anyhow::Result<Exit> 
     std::fs::metadata(&check.file).map_err(|error| UsageError(format!("cannot read {file}: {error}")))?;
     let began = Instant::now();
     let loaded = match examiner.examine(&check.file) {
-        Ok(Examined { component, terms }) => load(&component, &terms).await.map(|component| (component, terms)),
+        Ok(Examined { component, terms, services }) => {
+            load(&component, &terms, services).await.map(|component| (component, terms))
+        }
         Err(reason) => Err(anyhow::Error::msg(reason)),
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -56,7 +59,7 @@ pub(crate) async fn run(common: &Common, check: &Check) -> anyhow::Result<Exit> 
     Ok(Exit::Ok)
 }
 
-async fn load(bytes: &[u8], terms: &Terms) -> anyhow::Result<Component> {
+async fn load(bytes: &[u8], terms: &Terms, services: Option<Arc<Services>>) -> anyhow::Result<Component> {
     let engine = Engine::new(EngineConfig {
         instances_max: 1,
         memory_bytes_max: terms.limits.memory_bytes_max,
@@ -64,7 +67,7 @@ async fn load(bytes: &[u8], terms: &Terms) -> anyhow::Result<Component> {
         ..EngineConfig::default()
     })?;
     let component = tokio::task::block_in_place(|| engine.load(bytes, &terms.grants))?;
-    component.trial(&terms.limits, None).await?;
+    component.trial(&terms.limits, services).await?;
     Ok(component)
 }
 

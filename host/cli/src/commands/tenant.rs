@@ -32,10 +32,22 @@ fn file(plugins: &Path, tenant: &Name) -> PathBuf {
     folder(plugins, tenant).join("tenant.toml")
 }
 
+/// The same, if it is the tenant's own: behind a link may be the file of another one. Hosts follow none either.
+fn own_file(plugins: &Path, tenant: &Name) -> anyhow::Result<PathBuf> {
+    let path = file(plugins, tenant);
+    let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    let folder = path.parent().filter(|folder| *folder != plugins);
+    if let Some(link) = folder.into_iter().chain([path.as_path()]).find(|path| is_link(path)) {
+        let rule = format!("{} is a link, which hosts do not follow; put the file itself there", link.display());
+        return Err(UsageError(rule).into());
+    }
+    Ok(path)
+}
+
 fn add(settings: &Settings, add: &TenantAdd) -> anyhow::Result<Exit> {
     let TenantAdd { plugins, name } = add;
     let plugins = plugins.dir(settings);
-    let path = file(plugins, name);
+    let path = own_file(plugins, name)?;
     if path.exists() {
         return Err(UsageError(format!("{name} is there already: {}", path.display())).into());
     }
@@ -63,7 +75,7 @@ fn token(common: &Common, settings: &Settings, token: &TenantToken) -> anyhow::R
     let TenantToken { plugins, tenant, name, expires, remove, operator: _, json } = token;
     let (path, key): (PathBuf, &[&str]) = match tenant {
         Some(tenant) => {
-            let path = file(plugins.dir(settings), tenant);
+            let path = own_file(plugins.dir(settings), tenant)?;
             if !path.exists() && tenant.as_str() != "default" {
                 let rule = format!("there is no {}; make the tenant with `baton tenant add {tenant}`", path.display());
                 return Err(UsageError(rule).into());
@@ -123,7 +135,7 @@ fn ls(settings: &Settings, ls: &TenantLs) -> anyhow::Result<Exit> {
     let mut rows = Vec::new();
     for tenant in tenants(plugins)? {
         let functions = functions(&folder(plugins, &tenant))?;
-        let path = file(plugins, &tenant);
+        let path = own_file(plugins, &tenant)?;
         let tokens = if path.exists() { TokenFile::open(path, &["tokens"])?.tokens()? } else { Vec::new() };
         rows.push((tenant, functions, tokens));
     }
@@ -185,10 +197,13 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 fn acl(settings: &Settings, acl: &TenantAcl) -> anyhow::Result<Exit> {
-    let TenantAcl { tenant, user, json } = acl;
+    let TenantAcl { plugins, tenant, user, json } = acl;
+    let path = own_file(plugins.dir(settings), tenant)?;
+    let has_own_replies =
+        settings.own_replies_only() || TokenFile::open(path.clone(), &[])?.is_true("own_replies_only");
     let user = user.clone().unwrap_or_else(|| match tenant.as_str() {
-        // The user `default` is everybody who gives no name.
-        "default" => "default-tenant".to_owned(),
+        // The user `default` is everybody who gives no name, and no tenant has a dot in its name.
+        "default" => "default.tenant".to_owned(),
         name => name.to_owned(),
     });
     let is_word = |user: &str| user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -205,8 +220,12 @@ fn acl(settings: &Settings, acl: &TenantAcl) -> anyhow::Result<Exit> {
     }
     println!("{line}");
     eprintln!("password of {user}, shown this once: {password}");
-    eprintln!(
-        "with `own_replies_only = true` in its tenant.toml, {tenant} has no notice written into another's channel"
-    );
+    if !has_own_replies {
+        eprintln!(
+            "careful: until {} says `own_replies_only = true`, this user can have notices written into the channels of \
+             other tenants",
+            path.display()
+        );
+    }
     Ok(Exit::Ok)
 }

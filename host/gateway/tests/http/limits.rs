@@ -69,6 +69,19 @@ async fn what_a_page_of_another_site_has_a_browser_send_is_not_done() -> Result<
 }
 
 #[tokio::test]
+async fn a_page_whose_name_leads_to_this_machine_calls_nothing() -> Result<()> {
+    let stage = Stage::new().await?;
+    let _host = stage.host(&["default/echo"]).await?;
+    let ask = async |method, path, host| stage.ask(method, path, &[("host", host)], "{}").await;
+    for (method, path) in [(Method::POST, "/v1/call/echo"), (Method::GET, "/v1/hosts"), (Method::GET, "/metrics")] {
+        ask(method, path, "evil.example:7070").await?.is_problem(403, "unknown-host");
+    }
+    assert_eq!(ask(Method::GET, "/livez", "evil.example").await?.status, 200, "a probe tells nothing");
+    assert_eq!(ask(Method::POST, "/v1/call/echo", "localhost").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_header_that_cannot_be_followed_is_refused() -> Result<()> {
     let stage = Stage::new().await?;
     let _host = stage.host(&["default/echo"]).await?;
