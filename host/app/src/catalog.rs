@@ -74,6 +74,16 @@ impl Revision {
         self.quickness.ran_where_calls_are_read(time, is_through, || self.made.elapsed());
     }
 
+    /// Whether its calls usually take next to no time.
+    pub(crate) fn is_tiny(&self) -> bool {
+        self.quickness.is_tiny()
+    }
+
+    /// How much of the time of the thread that starts it a call is expected to take.
+    pub(crate) fn expected(&self) -> Duration {
+        self.quickness.expected(|| self.made.elapsed())
+    }
+
     /// Whether its calls usually end at once.
     pub(crate) fn is_quick(&self) -> bool {
         self.quickness.is_quick(|| self.made.elapsed())

@@ -93,6 +93,8 @@ pub(crate) struct Look {
 pub(crate) struct Entry {
     ledger: Arc<Ledger>,
     function: usize,
+    /// That of its tenant when the call began.
+    weight: u32,
 }
 
 impl Drop for Entry {
@@ -129,7 +131,8 @@ impl Return {
         Some(Self { ledger: ledger.clone(), function, is_over: false })
     }
 
-    fn goes_on(&mut self) -> bool {
+    /// The weight of its tenant, if it may go on.
+    fn goes_on(&mut self) -> Option<u32> {
         let mut books = self.ledger.lock();
         let (own, all) = books.accounts(self.function);
         let may = own.may_return() && all.may_return();
@@ -137,7 +140,7 @@ impl Return {
             books.end_return(self.function, true);
             self.is_over = true;
         }
-        may
+        may.then(|| books.tenants[books.functions[self.function].tenant].weight)
     }
 }
 
@@ -247,9 +250,9 @@ impl Ledger {
         }
         let mut books = self.lock();
         let Some(place) = books.places.get(function).copied() else { return seat };
-        books.enter(place, now);
+        let weight = books.enter(place, now);
         drop(books);
-        seat.entered(Entry { ledger: self.clone(), function: place })
+        seat.entered(Entry { ledger: self.clone(), function: place, weight })
     }
 
     /// Writes a call down that goes on after it had left its seat to others, as soon as its quotas let it: before any call
@@ -263,8 +266,8 @@ impl Ledger {
             let mut freed = std::pin::pin!(self.freed.notified());
             // Before it is looked, so that nothing is freed between the look and the wait.
             freed.as_mut().enable();
-            if back.goes_on() {
-                return Some(Entry { ledger: self.clone(), function: back.function });
+            if let Some(weight) = back.goes_on() {
+                return Some(Entry { ledger: self.clone(), function: back.function, weight });
             }
             freed.await;
         }
@@ -321,8 +324,8 @@ impl Ledger {
             };
             let seat = match place {
                 Some(place) => {
-                    books.enter(place, now);
-                    seat.entered(Entry { ledger: self.clone(), function: place })
+                    let weight = books.enter(place, now);
+                    seat.entered(Entry { ledger: self.clone(), function: place, weight })
                 }
                 None => seat,
             };
@@ -404,6 +407,11 @@ impl Ledger {
 }
 
 impl Entry {
+    /// The weight of its tenant.
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight
+    }
+
     /// What measures the CPU time of this attempt, if anybody limits that.
     pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
         let meter = || CpuMeter { ledger: self.ledger.clone(), place: self.function, used: Duration::ZERO };
@@ -504,9 +512,11 @@ impl Books {
         }
     }
 
-    fn enter(&mut self, place: usize, now: Instant) {
+    /// Writes a call down. Gives the weight of its tenant.
+    fn enter(&mut self, place: usize, now: Instant) -> u32 {
         let tenant = self.functions[place].tenant;
         self.functions[place].account.enter(now);
         self.tenants[tenant].account.enter(now);
+        self.tenants[tenant].weight
     }
 }

@@ -7,8 +7,15 @@ use std::time::Duration;
 /// Calls that usually take longer than this are not run on the thread that reads.
 const QUICK: Duration = Duration::from_micros(300);
 
+/// Calls that usually take less are tiny.
+const TINY_US: u32 = 50;
+
 /// What the calls of a function are held to take that was never called: a few have to be quick first.
 const UNKNOWN_US: u32 = 600;
+
+/// The most that one call counts for: it may have waited for a processor or for its turn, and then says nothing about its
+/// function. Of one that has become slow some calls more are taken for quick ones.
+const COUNTS_US_MAX: u32 = 1_000;
 
 /// A call that was taken for a quick one and was not through after this long has held up the thread that reads: that long
 /// it computed.
@@ -16,6 +23,9 @@ const HELD_UP: Duration = Duration::from_millis(1);
 
 /// So has one that was through, but took this long: longer than the thread may have been waiting for a processor.
 const HELD_UP_THROUGH: Duration = Duration::from_millis(15);
+
+/// What it takes to hand a call on to another thread.
+const HANDING_ON: Duration = Duration::from_micros(3);
 
 /// For how long no call of its function is run there then, the first time; it doubles with each further time, up to about
 /// an hour. One instruction can fill all of a guest's memory, which nothing interrupts: a function that means ill must not do
@@ -42,9 +52,23 @@ impl Quickness {
 
     /// Takes one call's time into account.
     pub(crate) fn took(&self, time: Duration) {
-        let us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX).min(COUNTS_US_MAX);
         let old = self.usual_us.load(Ordering::Relaxed);
         self.usual_us.store(old - old / 8 + us / 8, Ordering::Relaxed);
+    }
+
+    /// Whether they take so little that a turn of its own would cost each about as much.
+    pub(crate) fn is_tiny(&self) -> bool {
+        self.usual_us.load(Ordering::Relaxed) < TINY_US
+    }
+
+    /// How much of the time of the thread that starts it a call is expected to take: all of its own if it runs there.
+    pub(crate) fn expected(&self, age: impl FnOnce() -> Duration) -> Duration {
+        if self.is_quick(age) {
+            Duration::from_micros(self.usual_us.load(Ordering::Relaxed).into())
+        } else {
+            HANDING_ON
+        }
     }
 
     /// A call that was taken for a quick one took this long, and is through or not; the revision has this age.
@@ -89,7 +113,11 @@ mod tests {
         assert!(quick().is_quick(|| Duration::ZERO));
         let slow = quick();
         slow.took(Duration::from_millis(20));
+        assert!(slow.is_quick(|| Duration::ZERO), "it may have waited for a processor");
+        (0..3).for_each(|_| slow.took(Duration::from_millis(20)));
         assert!(!slow.is_quick(|| Duration::ZERO));
+        (0..12).for_each(|_| slow.took(AT_ONCE));
+        assert!(slow.is_quick(|| Duration::ZERO), "what was slow does not weigh for long");
     }
 
     #[test]

@@ -28,6 +28,9 @@ use crate::seats::Seat;
 /// The most calls that one thread starts one after the other, while others could help.
 const SHARE: usize = 16;
 
+/// How much work of one batch the thread that reads keeps for itself where several share the seats.
+const KEPT: Duration = Duration::from_micros(200);
+
 /// What comes back with a verdict: the seat becomes free, the flight ends.
 pub(crate) struct Ticket {
     key: FlightKey,
@@ -68,19 +71,40 @@ impl Runner {
     /// Starts calls that are in flight, each on its seat. Returns when each has ended, or has a task of its own
     /// because it waits for something.
     pub(crate) async fn start(self: &Arc<Self>, mut batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+        if batch.last().is_some_and(|(_, seat)| seat.is_shared()) {
+            self.share(&mut batch, settler);
+        }
         // A large batch is worth another thread's time; a small one is through before that has woken up.
         while batch.len() > SHARE {
             let share = batch.split_off(batch.len() - SHARE.min(batch.len() / 2));
             let (this, settler) = (self.clone(), settler.clone());
-            self.helpers.spawn(async move { this.start_here(share, &settler).await });
+            self.helpers.spawn(async move { this.start_here(share, &settler, true).await });
         }
-        self.start_here(batch, settler).await;
+        self.start_here(batch, settler, true).await;
     }
 
-    async fn start_here(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+    /// Where several share the seats, the thread that reads keeps only what it is soon through with: those come first of
+    /// whom few have come, and who comes next does not wait for a crowd. The rest is for the guests' threads, which give way.
+    fn share(self: &Arc<Self>, batch: &mut Vec<(Incoming, Seat)>, settler: &ToSettler) {
+        let catalog = self.catalog.snapshot();
+        let mut expected = Duration::ZERO;
+        let kept = batch.iter().position(|(incoming, _)| {
+            expected += catalog.get(incoming.function()).map_or(Duration::ZERO, |revision| revision.expected());
+            expected > KEPT
+        });
+        let mut rest = batch.split_off(kept.unwrap_or(SHARE).clamp(1, SHARE).min(batch.len()));
+        while !rest.is_empty() {
+            let share = rest.split_off(rest.len() - SHARE.min(rest.len()));
+            let (this, settler) = (self.clone(), settler.clone());
+            self.guests.spawn(async move { this.start_here(share, &settler, false).await });
+        }
+    }
+
+    /// `holds_up` says whether a call that takes long here holds up others that are read.
+    async fn start_here(self: &Arc<Self>, batch: Vec<(Incoming, Seat)>, settler: &ToSettler, holds_up: bool) {
         for (incoming, seat) in batch {
             match incoming {
-                Incoming::Call(delivery) => self.start_one(delivery, seat, settler).await,
+                Incoming::Call(delivery) => self.start_one(delivery, seat, settler, holds_up).await,
                 Incoming::Malformed(function, lease, malformed) => {
                     self.bury_malformed(function, lease, malformed, seat, settler).await;
                 }
@@ -88,7 +112,7 @@ impl Runner {
         }
     }
 
-    async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler) {
+    async fn start_one(self: &Arc<Self>, delivery: Delivery, seat: Seat, settler: &ToSettler, holds_up: bool) {
         let key = FlightKey::of(&delivery);
         if !self.flights.begin(&key) {
             // It was given away while it waited.
@@ -110,14 +134,17 @@ impl Runner {
                 }
             },
         };
-        let inline = revision.is_quick();
+        // On the guests' threads a call that is more than tiny waits for its turn, so that processors are shared by weight.
+        let inline = revision.is_quick() && (holds_up || revision.is_tiny());
         let attempt = self.clone().attempt(delivery, seat, revision.clone(), settler.clone(), !inline, begun);
         let mut attempt: BoxFuture<'static, ()> = attempt.boxed();
         // Most calls end the first time they are asked. Only one that waits, or usually takes its time, is worth a task.
         if inline {
             let asked = Instant::now();
             let is_through = futures_util::poll!(&mut attempt).is_ready();
-            revision.ran_where_calls_are_read(asked.elapsed(), is_through);
+            if holds_up {
+                revision.ran_where_calls_are_read(asked.elapsed(), is_through);
+            }
             if is_through {
                 return;
             }
@@ -170,6 +197,7 @@ impl Runner {
         let guard = PanicGuard { runner: &self, key: &key };
         let mut run =
             Run { attempts: call.attempt, started_ms: Some(started_ms), digest: Some(revision.component.digest()) };
+        let mut ran = None;
         let outcome = match self.refusal(&call, lease, &revision, &mut run).await {
             Some(Refusal::Outcome(outcome)) => outcome,
             Some(Refusal::Settled(document)) => {
@@ -184,12 +212,14 @@ impl Runner {
             None => {
                 let log = Arc::new(GuestLog::new(call.clone()));
                 let meter = seat.as_ref().and_then(Seat::cpu_meter);
+                let weight = seat.as_ref().map_or(1, Seat::weight);
                 let nested = begun.and_then(|begun| Some(begun.on(seat.take()?)));
                 let invocation = Invocation {
                     call: call.clone(),
                     limits: revision.limits,
                     log,
                     waits,
+                    weight,
                     services: services_of(&revision, nested.as_ref()),
                 };
                 let attempt = revision.component.execute_timed(invocation);
@@ -198,6 +228,7 @@ impl Runner {
                     None => attempt.await,
                 };
                 revision.metrics.ran(executed.timings);
+                ran = executed.timings.run;
                 if let Some(nested) = nested {
                     seat = nested.take_seat();
                 }
@@ -205,7 +236,8 @@ impl Runner {
             }
         };
         let took = started.elapsed();
-        revision.took(took);
+        // How long it waited for its turn says nothing about the function.
+        revision.took(ran.filter(|_| waits).unwrap_or(took));
         drop(guard);
 
         if !self.flights.begin_settling(&key) {

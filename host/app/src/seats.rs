@@ -31,6 +31,16 @@ impl Seat {
         Seat(self.0, Some(entry))
     }
 
+    /// Whether it is in the books: several tenants share the seats, or somebody has a quota.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.1.is_some()
+    }
+
+    /// The weight of whose attempt it is on it; 1 where there is nobody to share with.
+    pub(crate) fn weight(&self) -> u32 {
+        self.1.as_ref().map_or(1, Entry::weight)
+    }
+
     /// What measures the CPU time of the attempt on it, if anybody limits that.
     pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
         self.1.as_ref().and_then(Entry::cpu_meter)

@@ -414,5 +414,7 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
         }
     }
     full.extend(open.into_values());
+    // Who has few calls does not wait for those who have many.
+    full.sort_by_key(|batch| batch.items.len());
     full
 }

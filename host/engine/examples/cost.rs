@@ -38,6 +38,7 @@ async fn measure(component: &Component, call: &Arc<Call>) -> f64 {
                 limits: Limits::default(),
                 log: Arc::clone(&log),
                 waits: false,
+                weight: 1,
                 services: None,
             };
             match component.execute(invocation).await {

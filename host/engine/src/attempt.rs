@@ -17,7 +17,7 @@ use crate::outcome::{self, Stage};
 use crate::services::Services;
 use crate::state::{RESOURCES_MAX, State};
 use crate::ticker::TICK;
-use crate::turns;
+use crate::turns::{self, Party};
 
 /// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
 const HOSTCALL_BYTES: usize = 4 << 20;
@@ -35,6 +35,8 @@ pub struct Invocation {
     pub log: Arc<dyn LogSink>,
     /// Whether it is known to take its time: then it waits for its turn before it begins, not only after a tick.
     pub waits: bool,
+    /// The weight of its tenant beside others, where several share the processors.
+    pub weight: u32,
     /// What the function was granted beside its call; none for most.
     pub services: Option<Arc<Services>>,
 }
@@ -72,7 +74,7 @@ impl Laps {
 }
 
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
-    let Invocation { call, limits, log, waits, services } = invocation;
+    let Invocation { call, limits, log, waits, weight, services } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
         return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
     };
@@ -80,9 +82,9 @@ pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Execu
     let _running = component.engine.ticker.running();
     let attempt = turns::in_turns(async {
         if waits {
-            component.engine.turns.wait(Some(call.function.tenant())).await;
+            component.engine.turns.wait(Party { tenant: Some(call.function.tenant()), weight }).await;
         }
-        let mut store = store(component, Some(&call), &limits, end, log, services);
+        let mut store = store(component, Some((&call, weight)), &limits, end, log, services);
         let answer = run(component, &mut store, &call, &mut laps).await;
         // Before the store goes: returning its memory is no part of the run.
         laps.ended = Some(Instant::now());
@@ -170,7 +172,7 @@ pub(crate) async fn trial(
 /// A store for one attempt, never used for another.
 fn store(
     component: &Loaded,
-    call: Option<&Arc<Call>>,
+    call: Option<(&Arc<Call>, u32)>,
     limits: &Limits,
     end: End,
     sink: Arc<dyn LogSink>,
@@ -184,7 +186,7 @@ fn store(
     store.set_hostcall_fuel(outcome::hostcall_bytes_max(limits, HOSTCALL_BYTES));
     store.set_max_component_handles(RESOURCES_MAX);
     store.set_epoch_deadline(1);
-    let (turns, call) = (Arc::clone(&engine.turns), call.cloned());
+    let (turns, call) = (Arc::clone(&engine.turns), call.map(|(call, weight)| (Arc::clone(call), weight)));
     store.epoch_deadline_callback(move |mut context| {
         let (state, now) = (context.data_mut(), Instant::now());
         if now >= state.end {
@@ -200,7 +202,11 @@ fn store(
         let (turns, call) = (Arc::clone(&turns), call.clone());
         let next_turn = async move {
             tokio::task::yield_now().await;
-            turns.wait(call.as_ref().map(|call| call.function.tenant())).await;
+            let party = match &call {
+                Some((call, weight)) => Party { tenant: Some(call.function.tenant()), weight: *weight },
+                None => Party { tenant: None, weight: 1 },
+            };
+            turns.wait(party).await;
         };
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(next_turn)))
     });

@@ -1,35 +1,66 @@
 //! Turns on the processor, for guests that compute for longer than a tick of the clock: as many at a time as there are
-//! processors, and tenant by tenant. A guest without a turn waits here and not in the runtime's own queue, so that a crowd
-//! of endless guests delays neither its neighbours nor its own end. Nothing here knows what a guest does.
+//! processors, and by the weights of their tenants. A guest without a turn waits here and not in the runtime's own queue,
+//! so that a crowd of endless guests delays neither its neighbours nor its own end. Nothing here knows what a guest does.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use baton_model::Name;
 use tokio::sync::oneshot;
 
 /// Who has a turn, and who waits for one.
 ///
-/// A lock and no message: it is held for one operation on the queue, by guests that have computed for a tick.
+/// A lock and no message: it is held for one operation on the lines, by guests that take long.
 pub(crate) struct Turns(Mutex<Table>);
+
+/// For whom a turn is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Party<'a> {
+    /// None for what runs for no tenant: trials.
+    pub(crate) tenant: Option<&'a Name>,
+    /// Its share beside the others' weights; 0 counts as 1.
+    pub(crate) weight: u32,
+}
 
 struct Table {
     free: usize,
-    /// The tenants that wait, each with its guests in the order in which they came; the next turn is the first one's.
-    lines: VecDeque<Line>,
+    /// How much the line whose turn came last had used then. Who comes newly starts here: nobody saves turns up.
+    level: u64,
+    /// Those that wait, and those that have used more than the level.
+    lines: Vec<Line>,
+    /// The number of the next new line.
+    next: u64,
 }
 
+/// One tenant's guests, in the order in which they came.
 struct Line {
-    /// None for what runs for no tenant: trials.
+    number: u64,
     tenant: Option<Name>,
+    weight: u32,
+    /// The nanoseconds that its turns have lasted, by its weight. The next turn is that of the line that used least.
+    used: u64,
+    /// How many nanoseconds a turn of it usually lasts: a moving average over about eight.
+    usual: u64,
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
+/// What a turn was charged for beforehand, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Charge {
+    line: u64,
+    expected: u64,
+}
+
 /// The right to compute until the end of the poll, or up to the next tick.
-struct Turn(Arc<Turns>);
+struct Turn {
+    turns: Arc<Turns>,
+    charge: Charge,
+    began: Instant,
+}
 
 thread_local! {
     /// The turn of the attempt that is being polled on this thread.
@@ -43,16 +74,19 @@ impl Turns {
     }
 
     fn of(turns: usize) -> Self {
-        Self(Mutex::new(Table { free: turns, lines: VecDeque::new() }))
+        Self(Mutex::new(Table { free: turns, level: 0, lines: Vec::new(), next: 0 }))
     }
 
     /// Waits for a turn, which lasts until the poll ends that this returns in; see [`in_turns`].
-    pub(crate) async fn wait(self: &Arc<Self>, tenant: Option<&Name>) {
-        let given = self.lock().take_or_queue(tenant);
+    pub(crate) async fn wait(self: &Arc<Self>, party: Party<'_>) {
+        let given = self.lock().take_or_queue(party);
         let turn = match given {
-            None => Turn(Arc::clone(self)),
-            Some(given) => match given.await {
-                Ok(turn) => turn,
+            Ok(charge) => Turn { turns: Arc::clone(self), charge, began: Instant::now() },
+            Err(given) => match given.await {
+                Ok(mut turn) => {
+                    turn.began = Instant::now();
+                    turn
+                }
                 // Nobody drops a sender unanswered as long as there is a table.
                 Err(_) => return,
             },
@@ -66,43 +100,84 @@ impl Turns {
 }
 
 impl Table {
-    /// None if a turn is free, and taken by this.
-    fn take_or_queue(&mut self, tenant: Option<&Name>) -> Option<oneshot::Receiver<Turn>> {
-        if self.free > 0 {
-            self.free -= 1;
-            return None;
+    /// A turn, if one is free; otherwise where it will come.
+    fn take_or_queue(&mut self, party: Party<'_>) -> Result<Charge, oneshot::Receiver<Turn>> {
+        let (free, level) = (self.free, self.level);
+        let line = self.line(party);
+        if line.waiting.is_empty() {
+            line.used = line.used.max(level);
         }
-        let (give, given) = oneshot::channel();
-        match self.lines.iter_mut().find(|line| line.tenant.as_ref() == tenant) {
-            Some(line) => line.waiting.push_back(give),
-            None => self.lines.push_back(Line { tenant: tenant.cloned(), waiting: [give].into() }),
+        if free == 0 {
+            let (give, given) = oneshot::channel();
+            line.waiting.push_back(give);
+            return Err(given);
         }
-        Some(given)
+        let (used, charge) = (line.used, line.charge());
+        self.level = level.max(used);
+        self.free -= 1;
+        Ok(charge)
     }
 
-    /// Who is next, if anybody waits: the tenants take turns. If nobody does, the turn is free.
-    fn next_or_free(&mut self) -> Option<oneshot::Sender<Turn>> {
-        while let Some(mut line) = self.lines.pop_front() {
-            let next = line.waiting.pop_front();
-            if !line.waiting.is_empty() {
-                self.lines.push_back(line);
-            }
-            // One whose attempt is over meanwhile is passed by.
-            if let Some(next) = next.filter(|next| !next.is_closed()) {
-                return Some(next);
-            }
+    fn line(&mut self, party: Party<'_>) -> &mut Line {
+        let weight = party.weight.max(1);
+        let place = self.lines.iter().position(|line| line.tenant.as_ref() == party.tenant);
+        let place = place.unwrap_or_else(|| {
+            let (number, tenant) = (self.next, party.tenant.cloned());
+            self.next += 1;
+            self.lines.push(Line { number, tenant, weight, used: self.level, usual: 0, waiting: VecDeque::new() });
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[place];
+        line.weight = weight;
+        line
+    }
+
+    /// A turn is over that lasted so long.
+    fn ended(&mut self, charge: Charge, lasted: Duration) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.number == charge.line) {
+            let lasted = u64::try_from(lasted.as_nanos()).unwrap_or(u64::MAX);
+            line.usual = line.usual - line.usual / 8 + lasted / 8;
+            line.used = (line.used + lasted / u64::from(line.weight)).saturating_sub(charge.expected);
         }
-        self.free += 1;
-        None
+    }
+
+    /// Who is next, if anybody waits: the one whose line has used the least. If nobody does, the turn is free.
+    fn next_or_free(&mut self) -> Option<(oneshot::Sender<Turn>, Charge)> {
+        loop {
+            let waits = |line: &&mut Line| !line.waiting.is_empty();
+            let Some(line) = self.lines.iter_mut().filter(waits).min_by_key(|line| line.used) else {
+                self.free += 1;
+                return None;
+            };
+            // One whose attempt is over meanwhile is passed by.
+            let Some(next) = line.waiting.pop_front().filter(|next| !next.is_closed()) else { continue };
+            self.level = self.level.max(line.used);
+            let (charge, level) = (line.charge(), self.level);
+            self.lines.retain(|line| !line.waiting.is_empty() || line.used > level || line.number == charge.line);
+            return Some((next, charge));
+        }
+    }
+}
+
+impl Line {
+    /// What a turn is expected to use is written down when it begins, so that several at once are not one line's.
+    fn charge(&mut self) -> Charge {
+        let expected = self.usual / u64::from(self.weight);
+        self.used += expected;
+        Charge { line: self.number, expected }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // The lock is let go before a turn is handed on: one that comes back at once is dropped here again.
-        let next = self.0.lock().next_or_free();
-        if let Some(next) = next {
-            let _ = next.send(Turn(Arc::clone(&self.0)));
+        let next = {
+            let mut table = self.turns.lock();
+            table.ended(self.charge, self.began.elapsed());
+            table.next_or_free()
+        };
+        if let Some((next, charge)) = next {
+            let _ = next.send(Turn { turns: Arc::clone(&self.turns), charge, began: Instant::now() });
         }
     }
 }
@@ -127,37 +202,112 @@ pub(crate) async fn in_turns<F: Future>(attempt: F) -> F::Output {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
+
+    const NOBODY: Party<'static> = Party { tenant: None, weight: 1 };
+    const EACH: Duration = Duration::from_millis(1);
 
     fn tenant(name: &str) -> Name {
         Name::parse(name).unwrap()
     }
 
-    /// Takes the only turn, outside of any poll.
-    fn take(turns: &Arc<Turns>) -> Turn {
-        assert!(turns.lock().take_or_queue(None).is_none(), "it is free");
-        Turn(turns.clone())
+    /// A table with one turn, which somebody has.
+    fn table() -> (Table, Charge) {
+        let mut table = Table { free: 1, level: 0, lines: Vec::new(), next: 0 };
+        let charge = table.take_or_queue(NOBODY).ok().unwrap();
+        (table, charge)
     }
 
-    #[tokio::test]
-    async fn tenants_take_turns_however_long_their_lines_are() {
+    /// As many guests as there are turns given wait, for each of these tenants and weights, and each turn lasts as long
+    /// as another. Gives how many turns each had.
+    fn turns_of(parties: &[(&str, u32)], turns: usize) -> Vec<usize> {
+        let (mut table, mut charge) = table();
+        let names: Vec<Name> = parties.iter().map(|(name, _)| tenant(name)).collect();
+        let party = |n: usize| Party { tenant: Some(&names[n]), weight: parties[n].1 };
+        let mut waiting = Vec::new();
+        for n in 0..parties.len() {
+            waiting.extend((0..turns).map(|_| table.take_or_queue(party(n)).unwrap_err()));
+        }
+        let mut had = vec![0; parties.len()];
+        for _ in 0..turns {
+            table.ended(charge, EACH);
+            let (_, next) = table.next_or_free().unwrap();
+            let line = table.lines.iter().find(|line| line.number == next.line).unwrap();
+            had[names.iter().position(|name| line.tenant.as_ref() == Some(name)).unwrap()] += 1;
+            charge = next;
+        }
+        had
+    }
+
+    #[test]
+    fn tenants_have_turns_by_weight_however_long_their_lines_are() {
+        assert_eq!(turns_of(&[("one", 1), ("other", 1)], 200), [100, 100]);
+        let by_weight = turns_of(&[("one", 1), ("two", 2), ("four", 4)], 700);
+        let near = |had: usize, should: usize| had.abs_diff(should) <= 5;
+        assert!(near(by_weight[0], 100) && near(by_weight[1], 200) && near(by_weight[2], 400), "{by_weight:?}");
+    }
+
+    #[test]
+    fn who_comes_newly_is_next_and_who_was_away_has_saved_nothing() {
+        let (mut table, mut charge) = table();
+        let (noisy, quiet) = (tenant("noisy"), tenant("quiet"));
+        let party = |name| Party { tenant: Some(name), weight: 1 };
+        let _waiting: Vec<_> = (0..1_000).map(|_| table.take_or_queue(party(&noisy)).unwrap_err()).collect();
+        let mut quiet_had = 0;
+        for n in 0..400 {
+            table.ended(charge, EACH);
+            // Its calls come after a hundred turns, one at first and then many.
+            let come = if n == 100 {
+                1
+            } else if n == 200 {
+                500
+            } else {
+                0
+            };
+            (0..come).for_each(|_| std::mem::forget(table.take_or_queue(party(&quiet)).unwrap_err()));
+            charge = table.next_or_free().unwrap().1;
+            let line = table.lines.iter().find(|line| line.number == charge.line).unwrap();
+            let is_quiet = line.tenant.as_ref() == Some(&quiet);
+            quiet_had += usize::from(is_quiet);
+            assert!(n != 100 || is_quiet, "it comes before the thousand that wait");
+        }
+        assert!((98..=105).contains(&quiet_had), "{quiet_had}: one, and half of those that came after the second time");
+    }
+
+    #[test]
+    fn who_takes_long_turns_has_fewer() {
+        let (mut table, mut charge) = table();
+        let (long, short) = (tenant("long"), tenant("short"));
+        let party = |name| Party { tenant: Some(name), weight: 1 };
+        let mut waiting = Vec::new();
+        for name in [&long, &short] {
+            waiting.extend((0..1_000).map(|_| table.take_or_queue(party(name)).unwrap_err()));
+        }
+        let (mut longs, mut lasted) = (0, EACH);
+        for _ in 0..500 {
+            table.ended(charge, lasted);
+            charge = table.next_or_free().unwrap().1;
+            let line = table.lines.iter().find(|line| line.number == charge.line).unwrap();
+            let is_long = line.tenant.as_ref() == Some(&long);
+            longs += usize::from(is_long);
+            lasted = if is_long { 4 * EACH } else { EACH };
+        }
+        assert!((98..=102).contains(&longs), "four times as long, so a fifth of the turns: {longs}");
+    }
+
+    #[test]
+    fn lines_that_nobody_needs_go() {
         let turns = Arc::new(Turns::of(1));
-        let order = Mutex::new(Vec::new());
-        let held = take(&turns);
-        let line = ["noisy", "noisy", "noisy", "quiet", "noisy", "quiet"].map(|name| {
-            let (turns, order) = (&turns, &order);
-            in_turns(async move {
-                turns.wait(Some(&tenant(name))).await;
-                order.lock().unwrap().push(name);
-            })
-        });
-        // They queue up while the turn is taken, in the order in which they are polled.
-        let give_back = async { drop(held) };
-        futures_util::future::join(futures_util::future::join_all(line), give_back).await;
-        assert_eq!(*order.lock().unwrap(), ["noisy", "quiet", "noisy", "quiet", "noisy", "noisy"]);
-        assert_eq!(turns.lock().free, 1, "every turn came back");
+        for n in 0..50 {
+            let name = tenant(&format!("tenant-{n}"));
+            let charge = turns.lock().take_or_queue(Party { tenant: Some(&name), weight: 1 }).ok().unwrap();
+            let given = turns.lock().take_or_queue(NOBODY).unwrap_err();
+            drop(Turn { turns: turns.clone(), charge, began: Instant::now() });
+            drop(given);
+        }
+        assert_eq!(turns.lock().free, 1);
+        assert!(turns.lock().lines.len() < 10, "{} lines", turns.lock().lines.len());
     }
 
     #[tokio::test]
@@ -165,11 +315,11 @@ mod tests {
         let turns = Arc::new(Turns::of(1));
         let count = AtomicUsize::new(0);
         let one = in_turns(async {
-            turns.wait(None).await;
+            turns.wait(NOBODY).await;
             tokio::time::sleep(Duration::from_secs(3600)).await;
         });
         let other = in_turns(async {
-            turns.wait(None).await;
+            turns.wait(NOBODY).await;
             count.fetch_add(1, Ordering::Relaxed);
         });
         tokio::select! {
@@ -183,9 +333,10 @@ mod tests {
     #[tokio::test]
     async fn one_who_is_gone_is_passed_by() {
         let turns = Arc::new(Turns::of(1));
-        let held = take(&turns);
-        let mut gone = Box::pin(in_turns(turns.wait(None)));
-        let mut there = Box::pin(in_turns(turns.wait(None)));
+        let charge = turns.lock().take_or_queue(NOBODY).ok().unwrap();
+        let held = Turn { turns: turns.clone(), charge, began: Instant::now() };
+        let mut gone = Box::pin(in_turns(turns.wait(NOBODY)));
+        let mut there = Box::pin(in_turns(turns.wait(NOBODY)));
         assert!(futures_util::poll!(&mut gone).is_pending());
         assert!(futures_util::poll!(&mut there).is_pending());
         drop(gone);

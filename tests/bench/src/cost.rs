@@ -74,6 +74,7 @@ async fn batches(component: &Component, plan: &Plan) -> Result<f64> {
                 limits: Limits::default(),
                 log: Arc::clone(&log),
                 waits: false,
+                weight: 1,
                 services: None,
             };
             match component.execute(invocation).await {

@@ -40,6 +40,7 @@ impl Function {
             limits: self.limits,
             log: Arc::clone(&sink) as Arc<dyn LogSink>,
             waits: false,
+            weight: 1,
             services: Some(Arc::new(Services {
                 function: "acme/outside".parse().unwrap(),
                 grants: Arc::new(self.grants.clone()),

@@ -60,6 +60,7 @@ pub(crate) async fn execute(component: &Component, call: Call, limits: Limits) -
         limits,
         log: Arc::clone(&sink) as Arc<dyn LogSink>,
         waits: false,
+        weight: 1,
         services: None,
     };
     (component.execute(invocation).await, sink)
