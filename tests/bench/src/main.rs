@@ -2,6 +2,7 @@
 //! because a machine was slow.
 
 mod cost;
+mod fair;
 mod fleet;
 mod flood;
 mod folders;
@@ -18,6 +19,7 @@ mod report;
 mod stop;
 mod swaps;
 mod table;
+mod weights;
 mod worker;
 mod wrk;
 
@@ -41,7 +43,7 @@ use crate::report::Report;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// About two minutes instead of about six: fewer rounds, shorter ones
+    /// About three minutes instead of about eight: fewer rounds, shorter ones
     #[arg(long)]
     quick: bool,
     /// Only these parts
@@ -154,6 +156,7 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
             Section::Swaps => swaps::measure(plan, &bar).await,
             Section::Fleet => fleet::measure(plan, &bar).await,
             Section::Loaded => loaded::measure(plan, &bar).await,
+            Section::Fair => fair::measure(plan, &bar).await,
             Section::Stop => stop::measure(plan, &bar).await,
         };
         // The other parts are worth their time all the same.

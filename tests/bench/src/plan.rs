@@ -21,14 +21,16 @@ pub(crate) enum Section {
     Fleet,
     /// Functions that are loaded and not called
     Loaded,
+    /// Tenants that share a host, with backlogs
+    Fair,
     /// SIGTERM, wake-up, and what an idle host says to Redis
     Stop,
 }
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Loaded, Self::Stop];
+    pub(crate) const ALL: [Self; 9] =
+        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Loaded, Self::Fair, Self::Stop];
 
     /// As it is written in arguments and JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Section {
             Self::Swaps => "swaps",
             Self::Fleet => "fleet",
             Self::Loaded => "loaded",
+            Self::Fair => "fair",
             Self::Stop => "stop",
         }
     }
@@ -76,6 +79,10 @@ pub(crate) struct Plan {
     pub(crate) restart_lasts: Duration,
     /// How long each look at HTTP lasts; `wrk` knows whole seconds.
     pub(crate) http_seconds: u64,
+    /// How long one tenant calls before it is measured.
+    pub(crate) fair_warm_up: Duration,
+    /// How long it calls alone, and how long at the most beside a backlog.
+    pub(crate) fair_lasts: Duration,
     /// Ends of an idle host.
     pub(crate) stops: usize,
     /// Wake-ups of a reader.
@@ -85,7 +92,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// About six minutes.
+    /// About eight minutes.
     pub(crate) fn full() -> Self {
         Self {
             name: "full",
@@ -102,13 +109,15 @@ impl Plan {
             kills_every: Duration::from_secs(5),
             restart_lasts: Duration::from_secs(15),
             http_seconds: 3,
+            fair_warm_up: Duration::from_millis(500),
+            fair_lasts: Duration::from_secs(6),
             stops: 10,
             wakes: 200,
             idle: Duration::from_secs(30),
         }
     }
 
-    /// About two minutes.
+    /// About three minutes.
     pub(crate) fn quick() -> Self {
         Self {
             name: "quick",
@@ -125,6 +134,8 @@ impl Plan {
             kills_every: Duration::from_secs(3),
             restart_lasts: Duration::from_secs(6),
             http_seconds: 1,
+            fair_warm_up: Duration::from_millis(200),
+            fair_lasts: Duration::from_secs(2),
             stops: 5,
             wakes: 50,
             idle: Duration::from_secs(10),
@@ -141,6 +152,7 @@ impl Plan {
             Section::Swaps => self.swaps as usize + 3,
             Section::Fleet => self.kills as usize + crate::fleet::HOSTS + 2,
             Section::Loaded => (self.rounds + 1) * crate::loaded::LOADED.len(),
+            Section::Fair => (self.rounds + 1) * crate::fair::WORKS.len(),
             Section::Stop => self.stops + 2,
         };
         steps as u64

@@ -35,6 +35,8 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const MARKS: RGBColor = RGBColor(213, 94, 0);
 const SIZE: (u32, u32) = (640, 360);
+/// How high one of several plots is at the least that stand one below the other.
+const COURSE_HEIGHT: u32 = 150;
 
 /// Calls a second by calls in flight.
 pub(crate) fn throughput(path: &Path, title: &str, lines: &[Line]) -> Result<()> {
@@ -52,9 +54,10 @@ pub(crate) fn latency(path: &Path, title: &str, p50: &[Line], p99: &[Line]) -> R
 }
 
 /// Milliseconds over seconds, one below the other on the same scale; marks are thin lines from top to bottom.
-pub(crate) fn course(path: &Path, courses: &[Course]) -> Result<()> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    draw_course(&root, courses).map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
+pub(crate) fn course(path: &Path, unit: &str, courses: &[Course]) -> Result<()> {
+    let size = (SIZE.0, SIZE.1.max(COURSE_HEIGHT * u32::try_from(courses.len())?));
+    let root = SVGBackend::new(path, size).into_drawing_area();
+    draw_course(&root, unit, courses).map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))
 }
 
 /// Calls without an answer by seconds.
@@ -113,7 +116,7 @@ fn draw(
     Ok(())
 }
 
-fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_course(root: &Area<'_>, unit: &str, courses: &[Course]) -> Result<(), Box<dyn std::error::Error>> {
     root.fill(&WHITE)?;
     let values = span(courses.iter().flat_map(|course| &course.points).map(|point| point.1));
     // Whole decades: there is no room for more labels than those.
@@ -127,13 +130,14 @@ fn draw_course(root: &Area<'_>, courses: &[Course]) -> Result<(), Box<dyn std::e
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..end, values.clone().log_scale())?;
         let whole = |value: &f64| format!("{value:.0}");
+        let brief = |value: &f64| format!("{value}");
         chart
             .configure_mesh()
             .x_desc("seconds")
-            .y_desc("p99, ms")
+            .y_desc(unit)
             .y_labels(3)
             .x_label_formatter(&whole)
-            .y_label_formatter(&whole)
+            .y_label_formatter(&brief)
             .light_line_style(WHITE)
             .draw()?;
         for mark in &course.marks {

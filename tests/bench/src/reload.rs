@@ -5,19 +5,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use baton_engine::{Engine, EngineConfig};
+use baton_engine::{Compiler, Engine, EngineConfig};
 use baton_model::{Digest, Grants};
 use baton_tests::{Folder, Redis, sample, variant};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::flood::Flood;
+use crate::folders;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::report::{Goal, Part};
 use crate::table::{Table, largest, median};
 
 const FUNCTIONS: [&str; 2] = ["echo", "hello"];
+/// The command of the host that compiles one component for its host.
+const COMPILE_WORKER: &str = "compile-worker";
 /// How often a bare compile is measured.
 const COMPILES: usize = 5;
 /// Between two builds, so that the next is not found by the look at the last.
@@ -34,22 +37,26 @@ struct Took {
 
 pub(crate) async fn measure(plan: &Plan, bar: &ProgressBar) -> Result<Part> {
     let mut part = Part::default();
-    let head = ["new build", "bare compile ms", "to ready ms", "longest", "to first answer ms", "longest"];
+    let head =
+        ["new build", "bare compile ms", "in a process ms", "to ready ms", "longest", "to first answer ms", "longest"];
     let mut table = Table::new("From a new build in place to serving", &head);
     for function in FUNCTIONS {
         let bytes = sample(function)?;
         bar.set_message(format!("{function}, bare compile"));
-        let compile = compile_ms(&bytes)?;
+        let compile = compile_ms(&bytes, &Compiler::InProcess)?;
+        let (program, arguments) = (folders::baton()?, vec![COMPILE_WORKER.into()]);
+        let apart = compile_ms(&bytes, &Compiler::Process { program, arguments })?;
         bar.inc(1);
         let (cold, warm) = builds(function, &bytes, plan, bar).await?;
-        let mut json = json!({"bytes": bytes.len(), "bare_compile_ms": compile});
+        let mut json = json!({"bytes": bytes.len(), "bare_compile_ms": compile, "compile_in_a_process_ms": apart});
         for (kind, took) in [("cold", &cold), ("warm", &warm)] {
             let ready = || took.iter().map(|took| took.ready);
             let answer = || took.iter().map(|took| took.answer);
-            let compile_text = if kind == "cold" { format!("{compile:.1}") } else { String::new() };
+            let if_cold = |ms: f64| if kind == "cold" { format!("{ms:.1}") } else { String::new() };
             table.row(vec![
                 format!("{function} ({} KB), {kind}", bytes.len() / 1000),
-                compile_text,
+                if_cold(compile),
+                if_cold(apart),
                 format!("{:.1}", median(ready())),
                 format!("{:.1}", largest(ready())),
                 format!("{:.1}", median(answer())),
@@ -73,9 +80,9 @@ pub(crate) async fn measure(plan: &Plan, bar: &ProgressBar) -> Result<Part> {
 }
 
 /// The median of loading it with an engine as hosts have it, without a cache.
-fn compile_ms(bytes: &[u8]) -> Result<f64> {
+fn compile_ms(bytes: &[u8], compiler: &Compiler) -> Result<f64> {
     let compile = || {
-        let engine = Engine::new(EngineConfig::default())?;
+        let engine = Engine::new(EngineConfig { compiler: compiler.clone(), ..EngineConfig::default() })?;
         let mut took = Vec::new();
         for _ in 0..COMPILES {
             let start = Instant::now();
