@@ -29,8 +29,17 @@ pub(crate) enum Section {
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 9] =
-        [Self::Cost, Self::Paths, Self::Gateway, Self::Reload, Self::Swaps, Self::Fleet, Self::Loaded, Self::Fair, Self::Stop];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Cost,
+        Self::Paths,
+        Self::Gateway,
+        Self::Reload,
+        Self::Swaps,
+        Self::Fleet,
+        Self::Loaded,
+        Self::Fair,
+        Self::Stop,
+    ];
 
     /// As it is written in arguments and JSON.
     pub(crate) fn name(self) -> &'static str {

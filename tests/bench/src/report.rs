@@ -286,14 +286,16 @@ impl Report {
         }
         let course: Vec<Course> = self.parts.iter().flat_map(|part| part.course.clone()).collect();
         if !course.is_empty() {
-            let (name, file) = ("Latency while hosts are killed, and while they are replaced", format!("{kind}-fleet.svg"));
+            let (name, file) =
+                ("Latency while hosts are killed, and while they are replaced", format!("{kind}-fleet.svg"));
             plots::course(&dir.join(&file), "p99, ms", &course)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(&file));
         }
         let beside: Vec<Course> = self.parts.iter().flat_map(|part| part.beside.clone()).collect();
         if !beside.is_empty() {
-            let (name, file) = ("Latency of one tenant before and while another has a backlog", format!("{kind}-fair.svg"));
+            let (name, file) =
+                ("Latency of one tenant before and while another has a backlog", format!("{kind}-fair.svg"));
             plots::course(&dir.join(&file), "each call, ms", &beside)?;
             pictures += &format!("\n![{name}]({file})\n");
             written.push(dir.join(file));
