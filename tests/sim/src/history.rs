@@ -145,7 +145,8 @@ impl History {
     /// A call was accepted, and its sender knows.
     pub(crate) fn accepts(&mut self, function: usize, id: &str, payload: &str, at: u64) {
         self.sends(function, id, payload);
-        let is_excused = self.lost_at.is_some_and(|lost| at <= lost);
+        // It was accepted within the millisecond that ends then.
+        let is_excused = self.lost_at.is_some_and(|lost| at.saturating_sub(MS) < lost);
         let (id, payload) = (id.to_owned(), payload.to_owned());
         self.accepted.push(Accepted { function, id, payload, at, is_excused });
     }

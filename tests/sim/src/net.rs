@@ -99,6 +99,10 @@ pub(crate) struct Server {
     blocked: RefCell<Vec<Blocked>>,
     count: Cell<u64>,
     up_since: Cell<Option<u64>>,
+    /// Which of its ends was the last.
+    down: Cell<u64>,
+    /// Every connection of each process, and whether its system has given it up.
+    ends: RefCell<BTreeMap<Process, Vec<Rc<Cell<bool>>>>>,
     /// Until when each process's packets go nowhere.
     cut: RefCell<BTreeMap<Process, u64>>,
     /// What would be there after a crash that loses the last writes.
@@ -119,6 +123,8 @@ impl Server {
             blocked: RefCell::default(),
             count: Cell::new(0),
             up_since: Cell::new(Some(0)),
+            down: Cell::new(0),
+            ends: RefCell::default(),
             cut: RefCell::default(),
             saved: RefCell::default(),
         })
@@ -165,10 +171,12 @@ impl Server {
 
     /// The system of a process gives its connections up. The server hears of it when the cut has ended.
     fn give_up(self: &Rc<Self>, process: Process) {
+        // Those too that the server has closed: what it said before is still on its way.
+        let ends = self.ends.borrow_mut().remove(&process).unwrap_or_default();
+        ends.iter().for_each(|is_given_up| is_given_up.set(true));
         for id in self.of(|conn| conn.process == process) {
             self.close_from_client(id);
             if let Some(conn) = self.conns.borrow_mut().get_mut(&id) {
-                conn.is_given_up.set(true);
                 conn.fail();
             }
         }
@@ -203,23 +211,33 @@ impl Server {
     pub(crate) fn close(&self, id: u64) {
         let Some(mut conn) = self.conns.borrow_mut().remove(&id) else { return };
         self.blocked.borrow_mut().retain(|blocked| blocked.conn != id);
+        // For the others it is as good as gone, whatever it runs: presence is no lease.
+        if self.of(|other| other.process == conn.process && !other.name.is_empty()).is_empty() {
+            self.history.borrow_mut().excuse(conn.process);
+        }
         let at = self.arrival(conn.process, conn.last_back);
         self.sim.after(at - self.sim.now(), move || conn.fail());
     }
 
     /// Ends the server. What it holds is kept, or falls back to what was saved last.
-    pub(crate) fn go_down(&self, is_lossy: bool) {
+    pub(crate) fn go_down(&self, is_lossy: bool) -> u64 {
         self.up_since.set(None);
+        self.count.set(self.count.get() + 1);
+        self.down.set(self.count.get());
         let all: Vec<u64> = self.conns.borrow().keys().copied().collect();
         all.into_iter().for_each(|id| self.close(id));
         if is_lossy {
             *self.scripts.store.borrow_mut() = self.saved.borrow().clone();
             self.history.borrow_mut().something_was_lost();
         }
+        self.down.get()
     }
 
-    /// Starts it again.
-    pub(crate) fn come_up(&self) {
+    /// Starts it again, unless it went down once more since.
+    pub(crate) fn come_up(&self, down: u64) {
+        if self.down.get() != down {
+            return;
+        }
         self.up_since.set(Some(self.sim.now()));
         let mut store = self.scripts.store.borrow_mut();
         store.now_ms = self.now_ms();
@@ -258,6 +276,8 @@ impl Server {
         self.count.set(self.count.get() + 1);
         let (id, now) = (self.count.get(), self.sim.now());
         let pushes = Queue::new(&self.sim);
+        let is_given_up = Rc::new(Cell::new(false));
+        self.ends.borrow_mut().entry(process).or_default().push(is_given_up.clone());
         let conn = Conn {
             process,
             name: String::new(),
@@ -266,7 +286,7 @@ impl Server {
             waiting: Vec::new(),
             last_there: now,
             last_back: now,
-            is_given_up: Rc::default(),
+            is_given_up,
         };
         self.conns.borrow_mut().insert(id, conn);
         Ok(Connection { server: self.clone(), id, pushes })

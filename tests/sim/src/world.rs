@@ -138,9 +138,9 @@ impl World {
                 }
             }
             Fault::Restart(us, is_lossy) => {
-                self.server.go_down(is_lossy);
+                let down = self.server.go_down(is_lossy);
                 let server = self.server.clone();
-                self.sim.after(us, move || server.come_up());
+                self.sim.after(us, move || server.come_up(down));
             }
             Fault::Save => self.server.save(),
             Fault::Flush => self.server.flush(),
