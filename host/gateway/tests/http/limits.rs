@@ -106,7 +106,7 @@ async fn a_body_over_the_limit_is_refused_whether_announced_or_not() -> Result<(
     stage.post("/v1/call/echo", vec![b'1'; 1001]).await?.is_problem(413, "body-too-large");
     let chunk = "2".repeat(1001);
     let request = format!(
-        "POST /v1/call/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{chunk}\r\n0\r\n\r\n"
+        "POST /v1/call/echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{chunk}\r\n0\r\n\r\n"
     );
     let said = raw(&stage, request.as_bytes()).await?;
     assert!(said.starts_with("HTTP/1.1 413 ") && said.contains("body-too-large"), "{said}");
@@ -121,9 +121,10 @@ async fn slow_headers_and_slow_bodies_are_not_waited_for() -> Result<()> {
     })
     .await?;
     let _host = stage.host(&["default/echo"]).await?;
-    let said = raw(&stage, b"POST /v1/call/echo HTTP/1.1\r\nhost: x\r\nx-slow: ").await?;
+    let said = raw(&stage, b"POST /v1/call/echo HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await?;
     assert!(!said.contains(" 200 "), "{said}");
-    let head = b"POST /v1/call/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
+    let head =
+        b"POST /v1/call/echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 10\r\n\r\n12345";
     let said = raw(&stage, head).await?;
     assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("body-too-slow"), "{said}");
     Ok(())
@@ -147,13 +148,14 @@ async fn too_many_and_too_large_headers_are_refused() -> Result<()> {
     let many: String = (0..101).map(|n| format!("x-h{n}: 1\r\n")).collect();
     let large = format!("x-large: {}\r\n", "a".repeat(17 << 10));
     for headers in [many, large] {
-        let said = raw(&stage, format!("GET /livez HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await?;
+        let said = raw(&stage, format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").as_bytes()).await?;
         assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
     }
     let _host = stage.host(&["default/echo"]).await?;
     let fields: String = (0..65).map(|n| format!("x-h{n}: 1\r\n")).collect();
-    let request =
-        format!("POST /v1/call/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{fields}content-length: 0\r\n\r\n");
+    let request = format!(
+        "POST /v1/call/echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}content-length: 0\r\n\r\n"
+    );
     let said = raw(&stage, request.as_bytes()).await?;
     assert!(said.starts_with("HTTP/1.1 431 ") && said.contains("headers-too-large"), "{said}");
     Ok(())
@@ -182,7 +184,7 @@ async fn beyond_the_most_requests_callers_are_told_to_come_back_and_probes_are_n
 async fn beyond_the_most_connections_a_client_is_told_and_not_left_waiting() -> Result<()> {
     let stage = Stage::with(|config| config.connections_max = 1).await?;
     let mut first = TcpStream::connect(stage.address).await?;
-    first.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+    first.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
     let mut start = [0; 15];
     first.read_exact(&mut start).await?;
     assert_eq!(&start, b"HTTP/1.1 200 OK");
