@@ -79,7 +79,7 @@ impl Quota {
     pub(super) fn open(self: &Arc<Self>) -> Result<Ticket, Full> {
         let more = |open: u32| (open < OPEN_MAX).then_some(open + 1);
         match self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Ticket(Arc::clone(self))),
+            Ok(_) => Ok(Ticket(Some(Arc::clone(self)))),
             Err(_) => Err(self.tell(&format!("more than {OPEN_MAX} files, directories and streams open at once"))),
         }
     }
@@ -93,13 +93,13 @@ impl Quota {
     }
 }
 
-/// Something that is open; dropped, it is closed.
-pub(super) struct Ticket(Arc<Quota>);
+/// Something that is open; dropped, it is closed. Empty once it was forgotten.
+pub(super) struct Ticket(Option<Arc<Quota>>);
 
 impl Ticket {
     /// It is closed by [`Quota::close`] instead, which whoever keeps no ticket calls.
-    pub(super) fn forget(self) {
-        std::mem::forget(self);
+    pub(super) fn forget(mut self) {
+        self.0 = None;
     }
 }
 
@@ -112,7 +112,9 @@ impl Quota {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.close();
+        if let Some(quota) = &self.0 {
+            quota.close();
+        }
     }
 }
 
@@ -166,5 +168,7 @@ mod tests {
         assert!(quota.open().is_err());
         quota.close();
         assert!(quota.open().is_ok());
+        drop(open);
+        assert_eq!(Arc::strong_count(&quota), 1, "whoever forgets a ticket does not keep what the call has taken");
     }
 }
