@@ -117,6 +117,13 @@ async fn a_call_that_fails_or_never_ends_is_told_apart_and_in_time() -> Result<(
     let answer = told(&mut stage, "one", &order).await?.to_string();
     ensure!(answer.contains("TimedOut"), "{answer}");
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    // Under the same id it has expired already, which is told at once and not when the one who calls runs out of time.
+    let order = json!({ "call": "fail", "with": { "kind": "loop" }, "timeout_ms": 300, "id": "same" });
+    told(&mut stage, "one", &order).await?;
+    assert_eq!(stage.caller.result("fail", "same").await?.status, Status::Expired);
+    let order = json!({ "call": "fail", "with": { "kind": "loop" }, "id": "same" });
+    let answer = told(&mut stage, "one", &order).await?.to_string();
+    ensure!(answer.contains("TimedOut"), "{answer}");
     // Without a time of its own it has the time that the call has left which waits; with the time gone, so is that call.
     let order = json!({ "call": "fail", "with": { "kind": "loop" } });
     let ended = stage.caller.call("brief", order.to_string()).await?;
