@@ -22,6 +22,8 @@ use crate::seats::{Seat, Seats};
 const BLOCK: Duration = Duration::from_secs(30);
 /// The most calls that one read brings: more makes the neighbours wait and gains nothing (docs/performance.md).
 const BATCH_MAX: u32 = 128;
+/// The same, where several share the seats: a call of one of them stands behind what others had read with it.
+const BATCH_SHARED_MAX: u32 = 32;
 /// How soon it is looked again while a call waits for an end that nobody may tell of: an attempt that began before there
 /// was anything to decide is not in the books.
 const UNTOLD: Duration = Duration::from_millis(100);
@@ -136,8 +138,9 @@ impl Intake {
             }
             return Ok(Step::Nothing);
         }
+        let most = if self.ledger.is_shared() { BATCH_SHARED_MAX } else { BATCH_MAX };
         let mut taken = tokio::select! {
-            taken = seats.take_up_to(BATCH_MAX) => taken,
+            taken = seats.take_up_to(most) => taken,
             () = stop.cancelled() => return Ok(Step::Stop),
         };
         if self.alarm.lost.swap(false, Ordering::SeqCst) {

@@ -95,6 +95,8 @@ pub(crate) struct Entry {
     function: usize,
     /// That of its tenant when the call began.
     weight: u32,
+    /// Its tenant had few calls that began with it, by its weight and beside the others'.
+    is_of_few: bool,
 }
 
 impl Drop for Entry {
@@ -252,7 +254,7 @@ impl Ledger {
         let Some(place) = books.places.get(function).copied() else { return seat };
         let weight = books.enter(place, now);
         drop(books);
-        seat.entered(Entry { ledger: self.clone(), function: place, weight })
+        seat.entered(Entry { ledger: self.clone(), function: place, weight, is_of_few: false })
     }
 
     /// Writes a call down that goes on after it had left its seat to others, as soon as its quotas let it: before any call
@@ -267,7 +269,7 @@ impl Ledger {
             // Before it is looked, so that nothing is freed between the look and the wait.
             freed.as_mut().enable();
             if let Some(weight) = back.goes_on() {
-                return Some(Entry { ledger: self.clone(), function: back.function, weight });
+                return Some(Entry { ledger: self.clone(), function: back.function, weight, is_of_few: false });
             }
             freed.await;
         }
@@ -302,39 +304,41 @@ impl Ledger {
             party.wants = party.wants.min(room.calls);
         }
         let given = Shares::new(self.seats, free, &parties).share_out(most, &parties);
+        let by_weight = |party: usize| f64::from(given[party]) / f64::from(parties[party].weight.max(1));
+        let crowd = (0..given.len()).map(by_weight).fold(0.0, f64::max);
         let mut to_give = given.clone();
         let mut admitted = Vec::new();
         let mut stay = VecDeque::new();
         for (call, place) in std::mem::take(waiting).into_iter().zip(places) {
-            let order = match place {
+            let is_of_few = match place {
                 // It is not here any more; the runner gives it back.
-                None => Some(0),
+                None => Some(true),
                 Some(place) => {
                     let standing = books.standing(place, now);
                     let may = to_give[standing.party] > 0 && standing.room.calls > 0;
                     may.then(|| {
                         to_give[standing.party] -= 1;
-                        given[standing.party]
+                        2.0 * by_weight(standing.party) <= crowd
                     })
                 }
             };
-            let Some((order, seat)) = order.and_then(|order| Some((order, seats.split_one()?))) else {
+            let Some((is_of_few, seat)) = is_of_few.and_then(|few| Some((few, seats.split_one()?))) else {
                 stay.push_back(call);
                 continue;
             };
             let seat = match place {
                 Some(place) => {
                     let weight = books.enter(place, now);
-                    seat.entered(Entry { ledger: self.clone(), function: place, weight })
+                    seat.entered(Entry { ledger: self.clone(), function: place, weight, is_of_few })
                 }
                 None => seat,
             };
-            admitted.push((order, call, seat));
+            admitted.push((is_of_few, call, seat));
         }
         drop(books);
         *waiting = stay;
-        // Those that get few do not wait for those that get many to be started.
-        admitted.sort_by_key(|(order, ..)| *order);
+        // Those of few do not wait for those of a crowd to be started. By weight: among backlogs nobody comes first.
+        admitted.sort_by_key(|(is_of_few, ..)| !is_of_few);
         admitted.into_iter().map(|(_, call, seat)| (call, seat)).collect()
     }
 
@@ -410,6 +414,11 @@ impl Entry {
     /// The weight of its tenant.
     pub(crate) fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// Whether its tenant had few calls that began with it, by its weight and beside the others'.
+    pub(crate) fn is_of_few(&self) -> bool {
+        self.is_of_few
     }
 
     /// What measures the CPU time of this attempt, if anybody limits that.

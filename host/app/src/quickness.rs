@@ -8,7 +8,7 @@ use std::time::Duration;
 const QUICK: Duration = Duration::from_micros(300);
 
 /// Calls that usually take less are tiny.
-const TINY_US: u32 = 50;
+const TINY_US: u32 = 25;
 
 /// What the calls of a function are held to take that was never called: a few have to be quick first.
 const UNKNOWN_US: u32 = 600;

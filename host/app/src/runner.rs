@@ -28,6 +28,9 @@ use crate::seats::Seat;
 /// The most calls that one thread starts one after the other, while others could help.
 const SHARE: usize = 16;
 
+/// So many calls that are started together are no crowd.
+const CROWD: usize = 4;
+
 /// How much work of one batch the thread that reads keeps for itself where several share the seats.
 const KEPT: Duration = Duration::from_micros(200);
 
@@ -83,16 +86,18 @@ impl Runner {
         self.start_here(batch, settler, true).await;
     }
 
-    /// Where several share the seats, the thread that reads keeps only what it is soon through with: those come first of
-    /// whom few have come, and who comes next does not wait for a crowd. The rest is for the guests' threads, which give way.
+    /// Where several share the seats, the thread that reads keeps only what it is soon through with, and of a crowd
+    /// nothing: who comes next does not wait for one, and of several crowds none is preferred. The rest is for the
+    /// guests' threads, which give way.
     fn share(self: &Arc<Self>, batch: &mut Vec<(Incoming, Seat)>, settler: &ToSettler) {
         let catalog = self.catalog.snapshot();
+        let is_crowd = batch.len() > CROWD;
         let mut expected = Duration::ZERO;
-        let kept = batch.iter().position(|(incoming, _)| {
+        let kept = batch.iter().position(|(incoming, seat)| {
             expected += catalog.get(incoming.function()).map_or(Duration::ZERO, |revision| revision.expected());
-            expected > KEPT
+            expected > KEPT || (is_crowd && !seat.is_of_few())
         });
-        let mut rest = batch.split_off(kept.unwrap_or(SHARE).clamp(1, SHARE).min(batch.len()));
+        let mut rest = batch.split_off(kept.unwrap_or(SHARE).min(SHARE).min(batch.len()));
         while !rest.is_empty() {
             let share = rest.split_off(rest.len() - SHARE.min(rest.len()));
             let (this, settler) = (self.clone(), settler.clone());

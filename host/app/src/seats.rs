@@ -41,6 +41,11 @@ impl Seat {
         self.1.as_ref().map_or(1, Entry::weight)
     }
 
+    /// Whether whose attempt it is on it had few that began with it, beside the others'.
+    pub(crate) fn is_of_few(&self) -> bool {
+        self.1.as_ref().is_none_or(Entry::is_of_few)
+    }
+
     /// What measures the CPU time of the attempt on it, if anybody limits that.
     pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
         self.1.as_ref().and_then(Entry::cpu_meter)

@@ -60,7 +60,7 @@ async fn a_backlog_takes_all_but_what_is_kept_and_the_other_is_admitted_at_once(
 }
 
 #[tokio::test]
-async fn seats_go_by_weight_and_the_fewest_begin_first() {
+async fn seats_go_by_weight_and_no_backlog_is_preferred() {
     let (ledger, seats) = (Arc::new(Ledger::new(12)), Seats::new(12));
     let (light, heavy) = (function("light/a"), function("heavy/b"));
     let loaded = [(light.clone(), Quotas::default()), (heavy.clone(), Quotas::default())];
@@ -70,7 +70,21 @@ async fn seats_go_by_weight_and_the_fewest_begin_first() {
     let running = admit(&ledger, &seats, &mut waiting).await;
     let of_light = running.iter().filter(|(call, _)| *call.function() == light).count();
     assert_eq!((running.len(), of_light), (12, 4));
-    assert!(running[..4].iter().all(|(call, _)| *call.function() == light));
+    assert!(running.iter().all(|(_, seat)| !seat.is_of_few()), "each has as many as it should");
+}
+
+#[tokio::test]
+async fn who_has_few_calls_for_its_weight_begins_before_a_backlog() {
+    let (ledger, seats) = (Arc::new(Ledger::new(12)), Seats::new(12));
+    let (light, heavy) = (function("light/a"), function("heavy/b"));
+    let loaded = [(light.clone(), Quotas::default()), (heavy.clone(), Quotas::default())];
+    ledger.open(&loaded, &weights(&[("heavy", 2)]), Instant::now());
+    let mut waiting = calls(&heavy, 100);
+    waiting.push_back(call(&light, 1000));
+    let running = admit(&ledger, &seats, &mut waiting).await;
+    assert_eq!(*running[0].0.function(), light);
+    let of_few = running.iter().filter(|(_, seat)| seat.is_of_few()).count();
+    assert_eq!(of_few, 1, "of {}", running.len());
 }
 
 #[tokio::test]
