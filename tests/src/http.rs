@@ -116,6 +116,14 @@ impl Http {
         self.ask(Method::POST, path, headers, body).await
     }
 
+    /// `DELETE` with these headers.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn delete_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpAnswer> {
+        self.ask(Method::DELETE, path, headers, "").await
+    }
+
     async fn ask(
         &self,
         method: Method,

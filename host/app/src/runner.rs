@@ -308,7 +308,9 @@ impl Runner {
         let plain = || "application/json".to_owned();
         let left = call.deadline_ms.map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms())));
         let finish = |document| Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-        match decide(outcome, call.attempt, retry, left, rand::random()) {
+        // Attempts from before people sent it again are over and done with.
+        let attempt = call.attempt.saturating_sub(call.spent).max(1);
+        match decide(outcome, attempt, retry, left, rand::random()) {
             Disposition::Answer(reply) => {
                 (finish(document(Status::Ok, None, reply.media_type, reply.body)), Fate::Plain)
             }
@@ -342,6 +344,7 @@ impl Runner {
                     error: message,
                     attempts: run.attempts,
                     digest: run.digest,
+                    accepted_ms: call.accepted_ms,
                 };
                 (bury, Fate::Dead(reason))
             }

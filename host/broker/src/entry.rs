@@ -89,6 +89,7 @@ struct Fields {
     tracestate: Option<String>,
     version: Option<()>,
     attempt: Option<u32>,
+    spent: Option<u32>,
     accepted_ms: Option<u64>,
     headers: Vec<(String, String)>,
 }
@@ -154,6 +155,7 @@ pub(crate) fn read(
         tracestate: read.tracestate,
         headers: read.headers,
         attempt: read.attempt.unwrap_or(1),
+        spent: read.spent.unwrap_or(0),
         accepted_ms: read.accepted_ms.unwrap_or_else(|| entry.ms()),
     })
 }
@@ -192,6 +194,10 @@ impl Fields {
                     &mut self.attempt,
                     parsed(name, attempt, "a number from 1 on; hosts write it, callers leave it out")?,
                 )
+            }
+            "spent" => {
+                let rule = "a number of attempts; hosts write it, callers leave it out";
+                once(name, &mut self.spent, parsed(name, value.parse().ok(), rule)?)
             }
             "accepted" => {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";

@@ -76,6 +76,8 @@ pub enum Settlement {
         attempts: u32,
         /// The component of the last attempt, if one was made.
         digest: Option<Digest>,
+        /// When it was first accepted, in Unix milliseconds.
+        accepted_ms: u64,
     },
 }
 
@@ -84,6 +86,7 @@ impl Settlement {
     #[must_use]
     pub fn of_malformed(malformed: Malformed, document: Vec<u8>) -> Self {
         Self::Bury {
+            accepted_ms: malformed.entry.ms(),
             id: malformed.id,
             document,
             reply: malformed.reply,
@@ -232,7 +235,7 @@ impl<T: Send> Settler<T> {
                     other => Err(BrokerError::shape("requeue.lua", &other)),
                 }
             }
-            Settlement::Bury { id, document, reply, reason, error, attempts, digest } => {
+            Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms } => {
                 let mut call = self.bury.call(4);
                 call.arg(self.keys.calls(&first.function))
                     .arg(self.keys.claims(&first.function))
@@ -242,6 +245,7 @@ impl<T: Send> Settler<T> {
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
                 call.arg(id.as_str()).arg(self.dead_bytes_max).arg("reason").arg(reason).arg("error").arg(error);
                 call.arg("attempts").arg(attempts).arg("digest").arg(digest.map(|d| d.to_string()).unwrap_or_default());
+                call.arg("accepted_ms").arg(accepted_ms);
                 Ok(vec![verdict(&self.bury.run(&self.link, &call).await?)?])
             }
         }

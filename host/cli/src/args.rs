@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Get(Get),
     /// List functions and hosts, or the calls that run
     Ps(Ps),
+    /// Calls that were given up: look at them, send them again, drop them
+    #[command(subcommand)]
+    Dead(Dead),
     /// Say what a host would say of a component
     Check(Check),
     /// Who the tenants are, their tokens for HTTP, and their Redis users
@@ -165,6 +168,82 @@ pub(crate) struct Ps {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dead {
+    /// List dead letters, the latest first
+    Ls(DeadLs),
+    /// Print all that a dead letter holds
+    Show(DeadShow),
+    /// Send calls again that were given up, each under its own id; their old results are removed
+    Redrive(DeadMany),
+    /// Drop dead letters for good
+    Drop(DeadMany),
+}
+
+/// Which letters are meant.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LetterWishes {
+    /// Given up for this reason, such as trap, timeout or attempts-exhausted
+    #[arg(long, value_name = "WORD")]
+    pub(crate) reason: Option<String>,
+    /// Given up at least so long ago, such as 1h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) older: Option<Duration>,
+    /// Given up no longer ago than this
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) newer: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadLs {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The function [default: all]
+    pub(crate) function: Option<FunctionId>,
+    #[command(flatten)]
+    pub(crate) wishes: LetterWishes,
+    /// The most letters that are listed
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadShow {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The letter's id, or that of its call
+    pub(crate) id: String,
+    /// The function [default: any that has such a letter]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<FunctionId>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeadMany {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// Letters by their ids, or by those of their calls
+    #[arg(conflicts_with_all = ["reason", "older", "newer", "all"])]
+    pub(crate) ids: Vec<String>,
+    /// The function [default: any that has a letter of that id; to be said where no id is]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<FunctionId>,
+    #[command(flatten)]
+    pub(crate) wishes: LetterWishes,
+    /// All of the function
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// The component
@@ -277,6 +356,9 @@ impl Command {
             Self::Get(get) => get.dir.data.as_ref(),
             Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
+            Self::Dead(Dead::Ls(ls)) => ls.dir.data.as_ref(),
+            Self::Dead(Dead::Show(show)) => show.dir.data.as_ref(),
+            Self::Dead(Dead::Redrive(many) | Dead::Drop(many)) => many.dir.data.as_ref(),
             Self::Call(_) | Self::Send(_) | Self::Check(_) | Self::Tenant(_) | Self::CompileWorker => None,
         }
     }

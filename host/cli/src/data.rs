@@ -84,14 +84,19 @@ pub(crate) fn print_result(function: &FunctionId, result: &ResultDocument, as_js
 fn whole(function: &FunctionId, result: &ResultDocument) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(result)?;
     value["function"] = json!(function);
-    match serde_json::from_slice::<Value>(&result.payload) {
-        Ok(payload) if result.media_type.starts_with("application/json") => value["payload"] = payload,
-        _ => match std::str::from_utf8(&result.payload) {
+    show_payload(&mut value, &result.media_type, &result.payload);
+    Ok(value)
+}
+
+/// Puts a payload into what is shown, in the plainest form.
+pub(crate) fn show_payload(value: &mut Value, media_type: &str, payload: &[u8]) {
+    match serde_json::from_slice::<Value>(payload) {
+        Ok(payload) if media_type.starts_with("application/json") => value["payload"] = payload,
+        _ => match std::str::from_utf8(payload) {
             Ok(text) => value["payload"] = json!(text),
-            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(&result.payload)),
+            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(payload)),
         },
     }
-    Ok(value)
 }
 
 /// Says that there is no result yet, and how to get it later.

@@ -49,6 +49,7 @@ async fn dispatch(args: Args) -> anyhow::Result<Exit> {
         Command::Send(send) => commands::send::run(&common, &send).await,
         Command::Get(get) => commands::get::run(&common, &get).await,
         Command::Ps(ps) => commands::ps::run(&common, &ps).await,
+        Command::Dead(dead) => commands::dead::run(&common, &dead).await,
         Command::Check(check) => commands::check::run(&common, &check).await,
         Command::Tenant(tenant) => commands::tenant::run(&common, &tenant),
         Command::Doctor(doctor) => commands::doctor::run(&common, &doctor).await,

@@ -119,7 +119,7 @@ fn patience(gate: &Gate, query: Result<Query<WaitQuery>, QueryRejection>) -> Res
     Ok(wait.min(gate.config.call_time_max))
 }
 
-fn bad_query(rejection: QueryRejection) -> Problem {
+pub(crate) fn bad_query(rejection: QueryRejection) -> Problem {
     Problem::bad("bad-query", format!("{}; see /openapi.json for what may be asked", rejection.body_text()))
 }
 
@@ -168,15 +168,20 @@ fn shown(function: &FunctionId, result: &ResultDocument) -> Result<Value, Proble
     let mut value = serde_json::to_value(result).map_err(|_| {
         Problem::new(500, "internal").detail("the result cannot be shown as JSON; fetch it from …/result")
     })?;
-    match serde_json::from_slice::<Value>(&result.payload) {
-        Ok(payload) if result.media_type.starts_with("application/json") => value["payload"] = payload,
-        _ => match std::str::from_utf8(&result.payload) {
-            Ok(text) => value["payload"] = json!(text),
-            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(&result.payload)),
-        },
-    }
+    show_payload(&mut value, &result.media_type, &result.payload);
     value["href"] = json!(format!("{}/result", location(function, &result.id)));
     Ok(value)
+}
+
+/// Puts a payload into what is shown, in the plainest form.
+pub(crate) fn show_payload(value: &mut Value, media_type: &str, payload: &[u8]) {
+    match serde_json::from_slice::<Value>(payload) {
+        Ok(payload) if media_type.starts_with("application/json") => value["payload"] = payload,
+        _ => match std::str::from_utf8(payload) {
+            Ok(text) => value["payload"] = json!(text),
+            Err(_) => value["payload_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(payload)),
+        },
+    }
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@
 mod auth;
 mod calls;
 mod config;
+mod dead;
 mod directory;
 mod door;
 mod exec;

@@ -15,7 +15,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Asker};
 use crate::gate::Gate;
 use crate::problem::Problem;
-use crate::{calls, exec, host, listings, probes};
+use crate::{calls, dead, exec, host, listings, probes};
 
 /// What requests count under that lead nowhere.
 const NO_ROUTE: &str = "_OTHER";
@@ -31,6 +31,10 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/calls", Tenants, get(calls::list)),
         ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state)),
         ("/v1/calls/{tenant}/{function}/{id}/result", Tenants, get(calls::result)),
+        ("/v1/dead/{tenant}/{function}", Tenants, get(dead::list).delete(dead::drop_meant)),
+        ("/v1/dead/{tenant}/{function}/redrive", Tenants, post(dead::redrive_meant)),
+        ("/v1/dead/{tenant}/{function}/{id}", Tenants, get(dead::show).delete(dead::drop_one)),
+        ("/v1/dead/{tenant}/{function}/{id}/redrive", Tenants, post(dead::redrive_one)),
         ("/v1/functions", Tenants, get(listings::functions)),
         ("/v1/hosts", Operators, get(listings::hosts)),
         ("/livez", Everybody, get(probes::livez)),

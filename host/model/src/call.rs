@@ -29,6 +29,9 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     /// Which try of the call an execution of this entry is; the first is 1.
     pub attempt: u32,
+    /// How many attempts it had before people sent it again from the dead letters. They do not count against those that
+    /// its policy gives it.
+    pub spent: u32,
     /// When Redis accepted the call's first entry, in Unix milliseconds.
     pub accepted_ms: u64,
 }
@@ -49,6 +52,7 @@ impl Call {
             tracestate: None,
             headers: Vec::new(),
             attempt: 1,
+            spent: 0,
             accepted_ms: 0,
         }
     }

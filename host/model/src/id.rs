@@ -87,7 +87,8 @@ text_id! {
 }
 
 /// The id of a stream entry: Redis's milliseconds and a sequence number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct EntryId {
     ms: u64,
     sequence: u64,
@@ -105,6 +106,12 @@ impl EntryId {
     #[must_use]
     pub fn ms(self) -> u64 {
         self.ms
+    }
+}
+
+impl From<EntryId> for String {
+    fn from(id: EntryId) -> Self {
+        id.to_string()
     }
 }
 

@@ -9,6 +9,7 @@ mod grants;
 mod host;
 mod http_target;
 mod id;
+mod letter;
 mod limits;
 pub mod mutants;
 mod name;
@@ -29,6 +30,7 @@ pub use grants::{
 pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
 pub use http_target::{HttpTarget, HttpTargetError};
 pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
+pub use letter::{DeadLetter, LetterFilter, LetterSummary, Redrivable};
 pub use limits::Limits;
 pub use name::{FunctionId, Name, NameError};
 pub use outcome::{Outcome, Rejection, Reply};

@@ -3,6 +3,7 @@
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod compile_worker;
+pub(crate) mod dead;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod get;

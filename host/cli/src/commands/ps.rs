@@ -198,7 +198,7 @@ fn live(overview: &Overview) -> usize {
 }
 
 /// How long ago that was, in its two largest units.
-fn ago(at_ms: u64) -> String {
+pub(crate) fn ago(at_ms: u64) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
     let seconds = at.elapsed().unwrap_or_default().as_secs();
     match seconds {

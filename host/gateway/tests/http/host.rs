@@ -125,6 +125,7 @@ impl Hand {
                 error: "unreachable".to_owned(),
                 attempts: 1,
                 digest: None,
+                accepted_ms: call.accepted_ms,
             },
             b"later" => Settlement::Requeue {
                 id: call.id.clone(),

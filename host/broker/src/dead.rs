@@ -1,0 +1,357 @@
+//! Dead letters, for people and their tools: looked at, sent again, dropped. Hosts only ever add to them.
+
+use baton_model::{CallId, DeadLetter, Digest, EntryId, FunctionId, LetterFilter, LetterSummary, Redrivable};
+use redis::{Value, cmd};
+use serde::Serialize;
+
+use crate::BrokerError;
+use crate::keys::Keys;
+use crate::link::{BrokerConfig, Link};
+use crate::script::Lua;
+
+/// The most letters that one script run reads: their payloads pass through it, and it holds Redis.
+const STEP: usize = 25;
+/// The most letters among which one is searched for by its call.
+const SEARCH_MAX: usize = 10_000;
+/// How much of an error a summary has.
+const ERROR_BYTES: usize = 300;
+
+/// Which letters come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Those that lie there for the longest.
+    OldestFirst,
+    /// The latest.
+    NewestFirst,
+}
+
+/// What became of a letter that was to be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redriven {
+    /// Its call stands in its stream once more.
+    SentAgain,
+    /// There is no such letter any more.
+    Gone,
+    /// Its call has ended in another way since, and that result stands.
+    Ended,
+    /// It does not hold the whole call.
+    NotWhole,
+}
+
+/// What became of many letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RedriveTally {
+    /// How many were sent again.
+    pub redriven: u64,
+    /// How many were left because they may have ended their hosts, and nobody said that they are meant.
+    pub quarantined: u64,
+    /// How many were left because their calls have another result by now.
+    pub ended: u64,
+    /// How many were left because they do not hold a whole call.
+    pub not_whole: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// A part of the letters of a function.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Letters {
+    /// The letters.
+    pub letters: Vec<LetterSummary>,
+    /// Behind which letter to go on, if there may be more.
+    pub next: Option<EntryId>,
+}
+
+/// Looks at dead letters, sends them again and drops them.
+pub struct DeadLetters {
+    link: Link,
+    keys: Keys,
+    list: Lua,
+    redrive: Lua,
+}
+
+impl DeadLetters {
+    /// With these settings.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        Ok(Self {
+            link: Link::new(config.client()?),
+            keys: config.keys(),
+            list: Lua::new(include_str!("scripts/dead_list.lua")),
+            redrive: Lua::new(include_str!("scripts/redrive.lua")),
+        })
+    }
+
+    /// Letters of `function` that `filter` means, at most `count_max` of them, behind `after` if that is said. It looks at
+    /// no more than 10,000 in one go, so that there may be more although few are given.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn list(
+        &self,
+        function: &FunctionId,
+        filter: &LetterFilter,
+        order: Order,
+        after: Option<EntryId>,
+        count_max: usize,
+    ) -> Result<Letters, BrokerError> {
+        let mut walk = Walk::new(filter, order, after);
+        let mut letters = Vec::new();
+        for _ in 0..SEARCH_MAX / STEP {
+            for letter in self.step(function, &mut walk).await? {
+                if letters.len() == count_max {
+                    return Ok(Letters { next: letters.last().map(|last: &LetterSummary| last.letter), letters });
+                }
+                if filter.means(&letter) {
+                    letters.push(letter);
+                }
+            }
+            if walk.is_over {
+                return Ok(Letters { letters, next: None });
+            }
+        }
+        Ok(Letters { letters, next: walk.last })
+    }
+
+    /// The letter of this id, or the latest of the call of this id. None if there is none, or if 10,000 others lie before
+    /// it.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn find(&self, function: &FunctionId, id: &str) -> Result<Option<LetterSummary>, BrokerError> {
+        let all = LetterFilter::default();
+        if let Some(letter) = EntryId::parse(id) {
+            let mut walk = Walk::new(&all, Order::OldestFirst, None).only(letter);
+            if let Some(found) = self.step(function, &mut walk).await?.pop() {
+                return Ok(Some(found));
+            }
+        }
+        let mut walk = Walk::new(&all, Order::NewestFirst, None);
+        for _ in 0..SEARCH_MAX / STEP {
+            let page = self.step(function, &mut walk).await?;
+            let is_it = |letter: &LetterSummary| letter.id.as_ref().is_some_and(|call| call.as_str() == id);
+            if let Some(found) = page.into_iter().find(is_it) {
+                return Ok(Some(found));
+            }
+            if walk.is_over {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// All that a letter holds. None if it is not there any more.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn read(&self, function: &FunctionId, letter: EntryId) -> Result<Option<DeadLetter>, BrokerError> {
+        let id = letter.to_string();
+        let answer = self.link.run(cmd("XRANGE").arg(self.keys.dead(function)).arg(&id).arg(&id)).await?;
+        type Entry = (String, Vec<(Vec<u8>, Vec<u8>)>);
+        let found: Vec<Entry> =
+            redis::from_redis_value(answer).map_err(|e| BrokerError::shape("XRANGE", &e.to_string()))?;
+        Ok(found.into_iter().next().map(|(_, fields)| DeadLetter::read(function.clone(), letter, fields)))
+    }
+
+    /// Sends these letters again, and says of each what became of it. Doing it twice does no more than once.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some may have been sent again.
+    pub async fn redrive(
+        &self,
+        function: &FunctionId,
+        letters: &[LetterSummary],
+    ) -> Result<Vec<Redriven>, BrokerError> {
+        let mut all = Vec::with_capacity(letters.len());
+        for page in letters.chunks(STEP) {
+            let whole: Vec<(EntryId, &CallId)> =
+                page.iter().filter_map(|letter| Some((letter.letter, letter.id.as_ref()?))).collect();
+            let mut call = self.redrive.call(2 + whole.len());
+            call.arg(self.keys.calls(function)).arg(self.keys.dead(function));
+            for (_, id) in &whole {
+                call.arg(self.keys.result(function, id));
+            }
+            for (letter, id) in &whole {
+                call.arg(letter.to_string()).arg(id.as_str());
+            }
+            let answer =
+                if whole.is_empty() { Value::Array(Vec::new()) } else { self.redrive.run(&self.link, &call).await? };
+            let mut answers = match answer {
+                Value::Array(answers) if answers.len() == whole.len() => answers.into_iter(),
+                other => return Err(BrokerError::shape("redrive.lua", &other)),
+            };
+            for letter in page {
+                let answer = letter.id.as_ref().and_then(|_| answers.next());
+                all.push(match answer {
+                    None | Some(Value::Int(3)) => Redriven::NotWhole,
+                    Some(Value::Int(1)) => Redriven::SentAgain,
+                    Some(Value::Int(0)) => Redriven::Gone,
+                    Some(Value::Int(2)) => Redriven::Ended,
+                    Some(other) => return Err(BrokerError::shape("redrive.lua", &other)),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Sends the letters of `function` again that `filter` means, the oldest first, until `count_max` were. Those that
+    /// come about meanwhile are not among them, so that it ends although calls die again.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some may have been sent again.
+    pub async fn redrive_meant(
+        &self,
+        function: &FunctionId,
+        filter: &LetterFilter,
+        count_max: u64,
+    ) -> Result<RedriveTally, BrokerError> {
+        let mut tally = RedriveTally::default();
+        let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok(tally) };
+        while !walk.is_over && tally.redriven < count_max {
+            let mut page = self.step(function, &mut walk).await?;
+            page.retain(|letter| filter.means(letter));
+            page.retain(|letter| match filter.redrives(letter) {
+                Redrivable::Yes => true,
+                Redrivable::Quarantined => {
+                    tally.quarantined += 1;
+                    false
+                }
+                Redrivable::NotWhole => {
+                    tally.not_whole += 1;
+                    false
+                }
+            });
+            for end in self.redrive(function, &page).await? {
+                match end {
+                    Redriven::SentAgain => tally.redriven += 1,
+                    Redriven::Ended => tally.ended += 1,
+                    Redriven::NotWhole => tally.not_whole += 1,
+                    Redriven::Gone => {}
+                }
+            }
+        }
+        tally.more = !walk.is_over;
+        Ok(tally)
+    }
+
+    /// Drops these letters, and says how many were there. The results of their calls stay.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some may have been dropped.
+    pub async fn drop_letters(&self, function: &FunctionId, letters: &[EntryId]) -> Result<u64, BrokerError> {
+        let mut dropped = 0;
+        for page in letters.chunks(1000) {
+            let mut drop = cmd("XDEL");
+            drop.arg(self.keys.dead(function));
+            page.iter().for_each(|letter| {
+                drop.arg(letter.to_string());
+            });
+            match self.link.run(&drop).await? {
+                Value::Int(count) => dropped += u64::try_from(count).unwrap_or(0),
+                other => return Err(BrokerError::shape("XDEL", &other)),
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Drops the letters of `function` that `filter` means, at most about `count_max` of them. Says how many, and whether
+    /// there may be more.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; some may have been dropped.
+    pub async fn drop_meant(
+        &self,
+        function: &FunctionId,
+        filter: &LetterFilter,
+        count_max: u64,
+    ) -> Result<(u64, bool), BrokerError> {
+        let mut dropped = 0;
+        let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok((0, false)) };
+        while !walk.is_over && dropped < count_max {
+            let page = self.step(function, &mut walk).await?;
+            let meant: Vec<EntryId> =
+                page.iter().filter(|letter| filter.means(letter)).map(|letter| letter.letter).collect();
+            dropped += self.drop_letters(function, &meant).await?;
+        }
+        Ok((dropped, !walk.is_over))
+    }
+
+    /// From the oldest letter to the one that is the latest now; none if there is no letter.
+    async fn walk_of_now(&self, function: &FunctionId, filter: &LetterFilter) -> Result<Option<Walk>, BrokerError> {
+        let mut last = Walk { step: 1, ..Walk::new(filter, Order::NewestFirst, None) };
+        let Some(latest) = self.step(function, &mut last).await?.pop() else { return Ok(None) };
+        Ok(Some(Walk { to: latest.letter.to_string(), ..Walk::new(filter, Order::OldestFirst, None) }))
+    }
+
+    /// The next letters of a walk.
+    async fn step(&self, function: &FunctionId, walk: &mut Walk) -> Result<Vec<LetterSummary>, BrokerError> {
+        let order = match walk.order {
+            Order::OldestFirst => "oldest",
+            Order::NewestFirst => "newest",
+        };
+        let mut call = self.list.call(1);
+        call.arg(self.keys.dead(function)).arg(&walk.from).arg(&walk.to).arg(walk.step).arg(order).arg(ERROR_BYTES);
+        let rows = match self.list.run(&self.link, &call).await? {
+            Value::Array(rows) => rows,
+            other => return Err(BrokerError::shape("dead_list.lua", &other)),
+        };
+        walk.is_over = rows.len() < walk.step;
+        let page = rows.into_iter().map(|row| summary(function, row)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(last) = page.last() {
+            walk.last = Some(last.letter);
+            walk.from = format!("({}", last.letter);
+        }
+        Ok(page)
+    }
+}
+
+/// A way through the letters of a function, in steps.
+struct Walk {
+    order: Order,
+    from: String,
+    to: String,
+    step: usize,
+    last: Option<EntryId>,
+    is_over: bool,
+}
+
+impl Walk {
+    fn new(filter: &LetterFilter, order: Order, after: Option<EntryId>) -> Self {
+        let earliest = filter.from_ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
+        let latest = filter.until_ms.map_or_else(|| "+".to_owned(), |ms| ms.to_string());
+        let (from, to) = match order {
+            Order::OldestFirst => (earliest, latest),
+            Order::NewestFirst => (latest, earliest),
+        };
+        let from = after.map_or(from, |after| format!("({after}"));
+        Self { order, from, to, step: STEP, last: None, is_over: false }
+    }
+
+    fn only(self, letter: EntryId) -> Self {
+        Self { from: letter.to_string(), to: letter.to_string(), step: 1, ..self }
+    }
+}
+
+fn summary(function: &FunctionId, row: Value) -> Result<LetterSummary, BrokerError> {
+    type Row = (String, Vec<u8>, Vec<u8>, Vec<u8>, String, String, String, u64, u8);
+    let row: Row =
+        redis::from_redis_value(row).map_err(|e| BrokerError::shape("a dead letter's description", &e.to_string()))?;
+    let (letter, id, reason, error, attempts, digest, died_ms, payload_bytes, is_whole) = row;
+    let letter = EntryId::parse(&letter).ok_or_else(|| BrokerError::shape("a dead letter's description", &letter))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(LetterSummary {
+        letter,
+        function: function.clone(),
+        id: CallId::parse(&text(id)),
+        reason: text(reason),
+        // It may have been cut within a character.
+        error: text(error).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned(),
+        attempts: attempts.parse().unwrap_or(0),
+        digest: Digest::parse(&digest),
+        died_ms: died_ms.parse().unwrap_or_else(|_| letter.ms()),
+        payload_bytes,
+        is_whole: is_whole == 1,
+    })
+}

@@ -1,0 +1,64 @@
+#!lua
+-- Sends dead letters of one function again: each call stands in its stream once more, under its own id and with what is
+-- known of its attempts, and the result `dead` that it had is gone. All of that or nothing, for each letter.
+--
+-- KEYS[1]  the function's call stream
+-- KEYS[2]  its dead letters
+-- KEYS[3…] the result key of each letter's call, in order
+-- ARGV[…]  two for each letter: its entry id, the call's id
+--
+-- Returns one number for each letter, in order:
+--   1  sent again
+--   0  not: there is no such letter any more, or it is another call's
+--   2  not: the call has ended in another way since; that result stands
+--   3  not: the letter does not hold the whole call
+local calls, dead = KEYS[1], KEYS[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- What hosts write anew.
+local ours = { id = true, attempt = true, accepted = true, spent = true }
+
+local function redrive(letter, call, result)
+  local found = redis.call('XRANGE', dead, letter, letter)
+  if #found == 0 then return 0 end
+  local old, told = found[1][2], {}
+  -- What is told of the end stands last, whatever the call had.
+  local at = #old - 1
+  while at > 0 and old[at] ~= 'reason' do
+    told[old[at]] = old[at + 1]
+    at = at - 2
+  end
+  if at < 1 or told.cut_bytes then return 3 end
+  local fields, had = {}, {}
+  for i = 1, at - 2, 2 do
+    local name, value = old[i], old[i + 1]
+    -- Who sends it again wants an answer, although the one who sent it first does not wait any more.
+    local is_past = name == 'deadline' and (tonumber(value) or math.huge) <= now
+    if ours[name] then
+      had[name] = value
+    elseif not is_past then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
+  if had.id ~= call then return 0 end
+  -- Something that is no string is no result.
+  local standing = redis.pcall('GET', result)
+  if type(standing) == 'string' and string.sub(standing, 1, 16) ~= '{"status":"dead"' then return 2 end
+  local spent = math.max(tonumber(told.attempts) or 0, 0)
+  local accepted = had.accepted or told.accepted_ms or string.match(call, '^(%d+)%-%d+$') or told.died_ms
+  local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
+  for _, text in ipairs(new) do fields[#fields + 1] = text end
+  redis.call('XADD', calls, '*', unpack(fields))
+  redis.call('DEL', result)
+  redis.call('XDEL', dead, letter)
+  return 1
+end
+
+local answer = {}
+for i = 3, #KEYS do
+  local at = 2 * (i - 3)
+  answer[i - 2] = redrive(ARGV[at + 1], ARGV[at + 2], KEYS[i])
+end
+return answer
