@@ -165,7 +165,9 @@ impl Host {
         let (roster, roster_seen) = watch::channel(None);
         let (words, words_inbox) = mpsc::channel(WORDS_MAX);
         let (gone, gone_inbox) = mpsc::unbounded_channel();
-        let others = Others { roster: roster_seen, gone: gone_inbox };
+        let (to_promoter, due) = mpsc::unbounded_channel();
+        let promoter = config.functions.then(|| to_promoter.clone());
+        let others = Others { roster: roster_seen, gone: gone_inbox, to_promoter, due };
         let work = match config.functions {
             true => Some(Work::start(&config, &shared, &record, &state_seen, first_pass_done, others)?),
             false => None,
@@ -209,6 +211,7 @@ impl Host {
                 written: record_written,
                 missing: missing_seen,
                 words,
+                promoter,
                 trouble: shared.trouble.clone(),
             }
             .run(shared.last.clone()),
@@ -260,6 +263,9 @@ struct Work {
 struct Others {
     roster: watch::Receiver<Option<Roster>>,
     gone: mpsc::UnboundedReceiver<Gone>,
+    /// Which calls wait for their time; hosts tell themselves, too.
+    to_promoter: mpsc::UnboundedSender<Due>,
+    due: mpsc::UnboundedReceiver<Due>,
 }
 
 impl Work {
@@ -307,7 +313,7 @@ impl Work {
         let alarm = Alarm::new(waker.clone());
         let (settler, to_settler) = Settler::new(broker, id.clone())?;
         let keeper = LeaseKeeper::new(broker, id.clone())?;
-        let (to_promoter, promoter_inbox) = mpsc::unbounded_channel();
+        let Others { roster, gone, to_promoter, due } = others;
         let guests = Guests::start()?;
         let runner = Arc::new(Runner {
             host: id.clone(),
@@ -390,15 +396,13 @@ impl Work {
                 alarm: alarm.clone(),
                 promoter: to_promoter.clone(),
                 lease: broker.lease,
-                roster: others.roster,
-                gone: others.gone,
+                roster,
+                gone,
                 trouble: trouble.clone(),
             }
             .run(stop.clone()),
         );
-        intake.spawn(
-            Promoter { queue: queue.clone(), inbox: promoter_inbox, trouble: trouble.clone() }.run(stop.clone()),
-        );
+        intake.spawn(Promoter { queue: queue.clone(), inbox: due, trouble: trouble.clone() }.run(stop.clone()));
         upkeep.spawn(
             Health {
                 queue: queue.clone(),

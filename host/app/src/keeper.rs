@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Presence, Standing, Word};
-use baton_model::{HostRecord, HostState};
+use baton_model::{FunctionId, HostRecord, HostState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{Backoff, Trouble};
 use crate::catalog::Published;
 use crate::flights::Flights;
+use crate::promoter::Due;
 
 /// The least time between two writes for changes of the catalog.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -34,6 +35,8 @@ pub(crate) struct Keeper {
     pub(crate) missing: watch::Receiver<u64>,
     /// What is said to this host, but for what the keeper answers itself.
     pub(crate) words: mpsc::Sender<Word>,
+    /// Who wakes delayed calls; none at a host without functions.
+    pub(crate) promoter: Option<mpsc::UnboundedSender<Due>>,
     pub(crate) trouble: Arc<Trouble>,
 }
 
@@ -115,6 +118,7 @@ impl Keeper {
             Next::Register => {
                 self.missing.mark_unchanged();
                 standing.register(&self.record).await?;
+                self.look_at_delayed();
             }
             Next::Update | Next::Beat => {
                 if !standing.update(&self.record, next == Next::Update).await? {
@@ -124,6 +128,21 @@ impl Keeper {
         }
         self.written.send_replace(change);
         Ok(true)
+    }
+
+    /// While this host did not listen it may have missed that a call was accepted which is to wait.
+    fn look_at_delayed(&self) {
+        for function in self.catalog.snapshot().functions() {
+            self.due(function.clone(), Duration::ZERO);
+        }
+    }
+
+    /// What is not loaded is looked at when it is.
+    fn due(&self, function: FunctionId, wait: Duration) {
+        if let Some(promoter) = self.promoter.as_ref().filter(|_| self.catalog.snapshot().get(&function).is_some()) {
+            // At a drain the promoter ends before this task does.
+            _ = promoter.send(Due { function, wait });
+        }
     }
 
     /// Waits for what has to be written next.
@@ -147,6 +166,7 @@ impl Keeper {
                 Ok(()) = self.missing.changed() => return Ok(Next::Register),
                 word = standing.next_word() => match word? {
                     Word::Calls(question) => standing.answer(&question, &self.flights.calls(&self.record.id)).await?,
+                    Word::Due(function, ms) => self.due(function, Duration::from_millis(ms)),
                     // Hints: the watcher finds out by itself, only later.
                     word => _ = self.words.try_send(word),
                 },

@@ -270,6 +270,7 @@ impl Nested {
             tracestate: self.call.tracestate.clone(),
             headers: request.headers.clone(),
             depth: self.depth + 1,
+            delay: None,
         };
         Ok((FunctionId::new(self.call.function.tenant().clone(), function), options))
     }

@@ -1,11 +1,12 @@
-//! The promoter: moves calls whose wait is over back into their streams. It sleeps until the first is due.
+//! The promoter: moves calls whose wait is over into their streams, a batch of one function after one of another. It sleeps
+//! until the first is due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Queue};
-use baton_model::FunctionId;
+use baton_model::{FunctionId, look_again};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ pub(crate) struct Due {
 }
 
 /// Promotes calls. The channel is unbounded because a settlement must never wait for it; it holds one entry for each
-/// retry that this host made, and is emptied at once.
+/// retry that this host made or that it was told of, and is emptied at once.
 pub(crate) struct Promoter {
     pub(crate) queue: Arc<Queue>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Due>,
@@ -53,15 +54,15 @@ impl Promoter {
                 () = stop.cancelled() => return,
             }
             let Some((function, _)) = next else { continue };
+            let asked = Instant::now();
             match self.queue.promote(&function).await {
-                Ok((_, Some(wait))) => {
+                Ok((_, next_due)) => {
                     backoff.succeeded();
-                    // Redis's clock and this one tick apart: never spin on a call that is due in 0.4 ms.
-                    agenda.insert(function, Instant::now() + wait.max(Duration::from_millis(1)));
-                }
-                Ok((_, None)) => {
-                    backoff.succeeded();
-                    agenda.remove(&function);
+                    let answered = Instant::now();
+                    match look_again(next_due, answered - asked) {
+                        Some(wait) => _ = agenda.insert(function, answered + wait),
+                        None => _ = agenda.remove(&function),
+                    }
                 }
                 Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
                     // The fault lies with this function's keys. The others go on.

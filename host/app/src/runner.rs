@@ -123,6 +123,10 @@ impl Runner {
             // It was given away while it waited.
             return;
         }
+        if delivery.call.delay.is_some() {
+            // It waits in Redis, and on no seat.
+            return self.hand_back(delivery, Some(seat), None, settler).await;
+        }
         let revision = self.catalog.snapshot().get(&delivery.call.function).cloned();
         let Some(revision) = revision else {
             // The function was taken out between the read and now. The call waits, as those in the stream do.
@@ -409,7 +413,12 @@ impl Runner {
         settler: &ToSettler,
     ) {
         let Delivery { call, lease, .. } = delivery;
-        let settlement = Settlement::Requeue { id: call.id.clone(), attempt, accepted_ms: call.accepted_ms, after };
+        let (id, accepted_ms) = (call.id.clone(), call.accepted_ms);
+        let settlement = match call.delay {
+            // Whichever host had the entry before did not begin the call.
+            Some(delay) => Settlement::Delay { id, attempt: attempt - lease.claims, accepted_ms, delay },
+            None => Settlement::Requeue { id, attempt, accepted_ms, after },
+        };
         let settled = Settling { function: call.function.clone(), lease, read: None, settlement };
         let metrics = self.metrics.function(&call.function);
         send(settler, settled, Count { ended: Ended::HandedBack, fate: Fate::Plain, metrics }, seat).await;
@@ -492,6 +501,8 @@ async fn send(settler: &ToSettler, settling: Settling, count: Count, seat: Optio
     let Settling { function, lease, read, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
+        // Only Redis knows how much of its wait is over.
+        Settlement::Delay { .. } => Some(Duration::ZERO),
         Settlement::Finish { .. } | Settlement::Bury { .. } => None,
     };
     let key = FlightKey { function: function.clone(), lease };

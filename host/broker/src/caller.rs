@@ -14,10 +14,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::BrokerError;
-use crate::keys::Keys;
+use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
+use crate::script::Lua;
 use crate::seal::{DEPTH, Seal};
+use crate::standing::Word;
 
 /// How long a caller trusts its subscription before it looks at the result key.
 const POLL: Duration = Duration::from_secs(1);
@@ -48,6 +50,8 @@ pub struct SendOptions {
     pub headers: Vec<(String, String)>,
     /// How many calls wait for this one, each for the next; 0 says nothing. Hosts alone can say it.
     pub depth: u32,
+    /// How long the call waits before it is begun; none if it does not. It is the first host's to take that has a seat then.
+    pub delay: Option<Duration>,
 }
 
 /// Sends calls and waits for their results.
@@ -55,6 +59,7 @@ pub struct Caller {
     link: Link,
     keys: Keys,
     seal: Arc<Seal>,
+    delay: Lua,
     reply: ReplyTo,
     /// One topic for each function that was called. A lock and no message: it is held for a few map operations.
     topics: Mutex<Topics>,
@@ -160,6 +165,7 @@ impl Caller {
             link: Link::new(config.client()?).counted(config, Role::Caller),
             keys: config.keys(),
             seal: config.seal.clone(),
+            delay: Lua::new(include_str!("scripts/delay.lua")),
             reply,
             topics: Mutex::default(),
             waiting: Arc::default(),
@@ -308,9 +314,53 @@ impl Caller {
         options: &SendOptions,
         reply: Option<&ReplyTo>,
     ) -> Result<CallId, BrokerError> {
+        if let Some(delay) = options.delay {
+            return self.add_for_later(function, payload, options, reply, delay).await;
+        }
         let mut add = cmd("XADD");
-        add.arg(self.keys.calls(function)).arg("*").arg("payload").arg(payload);
-        if let Some(id) = &options.id {
+        add.arg(self.keys.calls(function)).arg("*");
+        self.fields(&mut add, function, payload, options, options.id.as_ref(), reply)?;
+        let answer = self.link.run(&add).await?;
+        let Value::BulkString(entry) = &answer else { return Err(BrokerError::shape("XADD", &answer)) };
+        let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
+        let entry = entry.ok_or_else(|| BrokerError::shape("XADD", &answer))?;
+        Ok(options.id.clone().unwrap_or(entry))
+    }
+
+    /// Adds a call that waits. It has no entry yet that could give it an id, so it gets one that nobody can guess.
+    async fn add_for_later(
+        &self,
+        function: &FunctionId,
+        payload: &[u8],
+        options: &SendOptions,
+        reply: Option<&ReplyTo>,
+        delay: Duration,
+    ) -> Result<CallId, BrokerError> {
+        let made = || CallId::parse(&format!("{:032x}", rand::random::<u128>())).expect("hexadecimal digits");
+        let id = options.id.clone().unwrap_or_else(made);
+        let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let mut add = self.delay.call(3);
+        add.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.result(function, &id));
+        add.arg(GROUP).arg(wait_ms).arg(self.keys.hosts_channel()).arg(Word::Due(function.clone(), wait_ms).encode());
+        self.fields(&mut add, function, payload, options, Some(&id), reply)?;
+        match self.delay.run(&self.link, &add).await? {
+            Value::Int(_) => Ok(id),
+            other => Err(BrokerError::shape("delay.lua", &other)),
+        }
+    }
+
+    /// The fields of a call's entry, in pairs.
+    fn fields(
+        &self,
+        add: &mut redis::Cmd,
+        function: &FunctionId,
+        payload: &[u8],
+        options: &SendOptions,
+        id: Option<&CallId>,
+        reply: Option<&ReplyTo>,
+    ) -> Result<(), BrokerError> {
+        add.arg("payload").arg(payload);
+        if let Some(id) = id {
             add.arg("id").arg(id.as_str());
         }
         if let Some(media_type) = &options.media_type {
@@ -334,11 +384,7 @@ impl Caller {
             let unknown = || BrokerError::Unable("the seal of the hosts is not known yet".to_owned());
             add.arg(DEPTH).arg(self.seal.close(function, options.depth).ok_or_else(unknown)?);
         }
-        let answer = self.link.run(&add).await?;
-        let Value::BulkString(entry) = &answer else { return Err(BrokerError::shape("XADD", &answer)) };
-        let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
-        let entry = entry.ok_or_else(|| BrokerError::shape("XADD", &answer))?;
-        Ok(options.id.clone().unwrap_or(entry))
+        Ok(())
     }
 
     async fn subscribed(&self, topic: &Topic) -> Result<(), BrokerError> {

@@ -1,8 +1,9 @@
 //! Text becomes types: a stream entry's fields are read into a [`Call`] here, once, or refused with the reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use baton_model::{Call, CallId, EntryId, FunctionId, ReplyTo, Tenants, is_own_reply};
+use baton_model::{Call, CallId, DELAY_MAX, EntryId, FunctionId, ReplyTo, Tenants, delay_of, is_own_reply};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -88,6 +89,7 @@ struct Fields {
     traceparent: Option<String>,
     tracestate: Option<String>,
     version: Option<()>,
+    delay: Option<Duration>,
     attempt: Option<u32>,
     spent: Option<u32>,
     accepted_ms: Option<u64>,
@@ -143,6 +145,8 @@ pub(crate) fn read(
     if let Some((reason, detail)) = fault {
         return Err(Malformed { entry, id, reply: read.reply, reason, detail });
     }
+    let accepted_ms = read.accepted_ms.unwrap_or_else(|| entry.ms());
+    let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(accepted_ms));
     Ok(Call {
         function: function.clone(),
         id,
@@ -154,9 +158,10 @@ pub(crate) fn read(
         traceparent: read.traceparent,
         tracestate: read.tracestate,
         headers: read.headers,
+        delay: delay_of(read.delay, read.accepted_ms.is_some(), read.deadline_ms.map(left)),
         attempt: read.attempt.unwrap_or(1),
         spent: read.spent.unwrap_or(0),
-        accepted_ms: read.accepted_ms.unwrap_or_else(|| entry.ms()),
+        accepted_ms,
     })
 }
 
@@ -186,6 +191,7 @@ impl Fields {
                 parsed(name, traceparent(&value), "a W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>")?,
             ),
             "tracestate" => once(name, &mut self.tracestate, value),
+            "delay" => once(name, &mut self.delay, parsed(name, delay(&value), DELAY_RULE)?),
             "v" => once(name, &mut self.version, parsed(name, (value == "1").then_some(()), "`1`")?),
             "attempt" => {
                 let attempt = value.parse().ok().filter(|n| *n >= 1);
@@ -205,7 +211,7 @@ impl Fields {
             }
             header if header.starts_with("x-") => self.take_header(header, value),
             unknown => Err(format!(
-                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, traceparent, tracestate, v and x-… fields",
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, traceparent, tracestate, v and x-… fields",
                 shortened(unknown)
             )),
         }
@@ -240,6 +246,12 @@ impl Fields {
 }
 
 const ID_RULE: &str = "1 to 128 bytes of printable ASCII without spaces";
+
+const DELAY_RULE: &str = "a number of milliseconds, at most a year";
+
+fn delay(value: &str) -> Option<Duration> {
+    value.parse().ok().map(Duration::from_millis).filter(|delay| *delay <= DELAY_MAX)
+}
 
 fn once<T>(name: &str, slot: &mut Option<T>, value: T) -> FieldResult<()> {
     if slot.is_some() {
@@ -349,6 +361,16 @@ mod tests {
     }
 
     #[test]
+    fn a_call_waits_until_a_host_has_put_it_back() {
+        let delay = |more: (&'static str, &'static [u8])| {
+            read_fields(&[("payload", b""), ("delay", b"1500"), more]).unwrap().delay
+        };
+        assert_eq!(delay(("v", b"1")), Some(Duration::from_millis(1500)));
+        assert_eq!(delay(("deadline", b"1700000000700")), Some(Duration::from_millis(700)), "the entry is of …000");
+        assert_eq!(delay(("accepted", b"1700000000000")), None);
+    }
+
+    #[test]
     fn what_breaks_a_rule_is_named_with_its_field() {
         let long = vec![b'a'; 129];
         let table: &[(RawFields<'_>, &str)] = &[
@@ -359,6 +381,8 @@ mod tests {
             (&[("payload", b""), ("id", &long)], "`id` must be"),
             (&[("payload", b""), ("id", b"\xff")], "`id` is not UTF-8"),
             (&[("payload", b""), ("deadline", b"soon")], "`deadline` must be"),
+            (&[("payload", b""), ("delay", b"5s")], "`delay` must be"),
+            (&[("payload", b""), ("delay", b"99999999999")], "`delay` must be"),
             (&[("payload", b""), ("v", b"2")], "`v` must be `1`"),
             (&[("payload", b""), ("type", b"json")], "`type` must be"),
             (&[("payload", b""), ("traceparent", b"00-xyz")], "`traceparent` must be"),

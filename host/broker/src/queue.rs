@@ -20,6 +20,8 @@ use crate::seal::Seal;
 const PAGE: usize = 1000;
 /// The most delayed calls that one script run moves.
 const PROMOTE_MAX: usize = 100;
+/// After how many bytes of them it moves no further one.
+const PROMOTE_BYTES_MAX: usize = 256 << 10;
 
 /// What a sweep of one function found.
 #[derive(Debug)]
@@ -242,7 +244,8 @@ impl Queue {
         call.arg(self.keys.calls(function))
             .arg(self.keys.delayed(function))
             .arg(self.keys.dead(function))
-            .arg(PROMOTE_MAX);
+            .arg(PROMOTE_MAX)
+            .arg(PROMOTE_BYTES_MAX);
         match self.promote.run(&self.link, &call).await? {
             Value::Array(parts) => match parts[..] {
                 [Value::Int(moved), Value::Int(next)] => Ok((usize::try_from(moved).unwrap_or(0), wait(next))),

@@ -60,6 +60,17 @@ pub enum Settlement {
         /// How long it waits; none puts it back into the stream at once.
         after: Option<Duration>,
     },
+    /// It is not to be begun yet, and waits in Redis.
+    Delay {
+        /// The call.
+        id: CallId,
+        /// The number of its next attempt.
+        attempt: u32,
+        /// When it was accepted, in Unix milliseconds.
+        accepted_ms: u64,
+        /// How long it waits, from then on.
+        delay: Duration,
+    },
     /// It is given up, ends with this result document, and is kept for people.
     Bury {
         /// The call.
@@ -223,17 +234,11 @@ impl<T: Send> Settler<T> {
             },
             Settlement::Requeue { id, attempt, accepted_ms, after } => {
                 let wait = after.map_or(-1, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
-                let mut call = self.requeue.call(3);
-                call.arg(self.keys.calls(&first.function))
-                    .arg(self.keys.claims(&first.function))
-                    .arg(self.keys.delayed(&first.function));
-                self.lease_args(&mut call, first.lease);
-                call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait);
-                match self.requeue.run(&self.link, &call).await? {
-                    Value::Int(-1) => Ok(vec![Verdict::Fenced]),
-                    Value::Int(_) => Ok(vec![Verdict::Done]),
-                    other => Err(BrokerError::shape("requeue.lua", &other)),
-                }
+                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "now")).await?])
+            }
+            Settlement::Delay { id, attempt, accepted_ms, delay } => {
+                let wait = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted")).await?])
             }
             Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms } => {
                 let mut call = self.bury.call(4);
@@ -248,6 +253,27 @@ impl<T: Send> Settler<T> {
                 call.arg("accepted_ms").arg(accepted_ms);
                 Ok(vec![verdict(&self.bury.run(&self.link, &call).await?)?])
             }
+        }
+    }
+
+    /// Puts one call back; `wait` is how many milliseconds from when.
+    async fn put_back(
+        &self,
+        item: &Settled<T>,
+        id: &CallId,
+        (attempt, accepted_ms): (u32, u64),
+        (wait, since): (i64, &str),
+    ) -> Result<Verdict, BrokerError> {
+        let mut call = self.requeue.call(3);
+        call.arg(self.keys.calls(&item.function))
+            .arg(self.keys.claims(&item.function))
+            .arg(self.keys.delayed(&item.function));
+        self.lease_args(&mut call, item.lease);
+        call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait).arg(since);
+        match self.requeue.run(&self.link, &call).await? {
+            Value::Int(-1) => Ok(Verdict::Fenced),
+            Value::Int(_) => Ok(Verdict::Done),
+            other => Err(BrokerError::shape("requeue.lua", &other)),
         }
     }
 
@@ -345,7 +371,7 @@ impl<T: Send> Settler<T> {
         let (Some(first), Some(last)) = (entries.clone().min(), entries.max()) else { return Ok(Vec::new()) };
         let finishes = items.iter().filter_map(|item| match &item.settlement {
             Settlement::Finish { id, document, reply } => Some((item.lease, id, document, reply.as_ref())),
-            Settlement::Requeue { .. } | Settlement::Bury { .. } => None,
+            Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => None,
         });
         let mut call = self.finish.call(2 + items.len());
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
@@ -400,7 +426,7 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
     let mut full = Vec::new();
     for item in taken.drain(..) {
         let bytes = match &item.settlement {
-            Settlement::Requeue { .. } | Settlement::Bury { .. } => {
+            Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => {
                 full.push(Batch::of(item, 0));
                 continue;
             }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use baton_model::{HostId, HostRecord, OfflineReason, RunningCall};
+use baton_model::{FunctionId, HostId, HostRecord, OfflineReason, RunningCall};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, Value, cmd};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub enum Word {
     Gone(HostId, OfflineReason),
     /// Somebody wants to know which calls this host has. The answer goes to [`Standing::answer`].
     Calls(String),
+    /// A call of this function was accepted that is due after so many milliseconds, before any other of its delayed calls.
+    Due(FunctionId, u64),
 }
 
 /// What a host answers to [`Word::Calls`].
@@ -169,8 +171,10 @@ mod tests {
     #[test]
     fn words_are_read_as_they_are_written() {
         let host = HostId::parse("h-1").unwrap();
-        for word in [Word::Joined(host.clone()), Word::Gone(host, OfflineReason::Crashed), Word::Calls("q".to_owned())]
-        {
+        let due = Word::Due("acme/resize".parse().unwrap(), 1500);
+        assert_eq!(due.encode(), r#"{"due":["acme/resize",1500]}"#);
+        let gone = Word::Gone(host.clone(), OfflineReason::Crashed);
+        for word in [Word::Joined(host), gone, Word::Calls("q".to_owned()), due] {
             assert_eq!(serde_json::from_str::<Word>(&word.encode()).unwrap(), word);
         }
         assert!(serde_json::from_str::<Word>(r#"{"later":1}"#).is_err(), "an unknown word is no word");

@@ -110,6 +110,9 @@ pub(crate) struct Input {
     /// After how long the answer is of no use; a call past it is not started
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) deadline: Option<Duration>,
+    /// How long the call waits before it is begun; it waits in Redis
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) delay: Option<Duration>,
     /// A header for the function: x-NAME=VALUE; may be repeated
     #[arg(long, value_name = "x-NAME=VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,

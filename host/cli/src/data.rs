@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use base64::Engine as _;
 use baton_broker::SendOptions;
-use baton_model::{CallId, FunctionId, ResultDocument, Status};
+use baton_model::{CallId, DELAY_MAX, FunctionId, ResultDocument, Status};
 use serde_json::{Value, json};
 
 use crate::args::Input;
@@ -33,11 +33,23 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from((now + after).as_millis()).unwrap_or(u64::MAX)
     });
+    if let Some(delay) = input.delay {
+        if delay > DELAY_MAX {
+            return Err(UsageError("--delay is longer than a year".to_owned()).into());
+        }
+        if input.deadline.is_some_and(|deadline| deadline <= delay) {
+            return Err(UsageError(
+                "the call would be due when its --deadline has passed; make --delay shorter".to_owned(),
+            )
+            .into());
+        }
+    }
     let options = SendOptions {
         id: input.id.clone(),
         media_type: input.r#type.clone(),
         deadline_ms,
         headers: input.header.clone(),
+        delay: input.delay.filter(|delay| !delay.is_zero()),
         ..SendOptions::default()
     };
     Ok((payload, options))

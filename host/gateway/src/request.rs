@@ -8,7 +8,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
-use baton_model::{CallId, FunctionId, Name};
+use baton_model::{CallId, DELAY_MAX, FunctionId, Name};
 
 use crate::gate::{millis, now_ms};
 use crate::problem::Problem;
@@ -19,8 +19,6 @@ pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("baton-call-id");
 /// The longest value that a field of a call may have, and the most headers; what is above would become a dead letter.
 const VALUE_BYTES_MAX: usize = 4096;
 const HANDED_ON_MAX: usize = 64;
-/// The longest deadline: nobody waits for longer than a year.
-const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The function that a path names: `{function}`, or `{tenant}/{function}`.
 pub(crate) struct Target(pub(crate) FunctionId);
@@ -106,13 +104,12 @@ pub(crate) struct Wishes {
 /// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it. Nor
 /// is what hosts alone say (`x-baton-…`).
 pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
-    if headers.contains_key("baton-delay") {
-        return Err(Problem::bad(
-            "delay-unsupported",
-            "Baton-Delay is not built yet; leave it out and send the call when it is due",
-        ));
+    let time = |name, shown| single(headers, name)?.map(|text| duration(shown, text)).transpose();
+    let (deadline, delay) = (time("baton-deadline", "Baton-Deadline")?, time("baton-delay", "Baton-Delay")?);
+    if delay.is_some_and(|delay| deadline.is_some_and(|deadline| deadline <= delay)) {
+        let detail = "the call would be due when its deadline has passed; make Baton-Delay shorter than Baton-Deadline";
+        return Err(Problem::bad("bad-time", detail));
     }
-    let deadline = single(headers, "baton-deadline")?.map(|text| duration("Baton-Deadline", text)).transpose()?;
     let traceparent = single(headers, "traceparent").ok().flatten().filter(|text| is_traceparent(text));
     let tracestate = traceparent.and_then(|_| joined(headers, "tracestate"));
     let options = SendOptions {
@@ -123,13 +120,14 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
         headers: handed_on(headers)?,
         depth: 0,
+        delay,
     };
     Ok(Wishes { options, deadline })
 }
 
 /// A time such as `5s` or `500ms`, longer than nothing and at most a year.
 pub(crate) fn duration(name: &str, text: &str) -> Result<Duration, Problem> {
-    let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= DEADLINE_MAX);
+    let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= DELAY_MAX);
     read.ok_or_else(|| {
         let text: String = text.chars().take(80).collect();
         Problem::bad("bad-time", format!("{name} is {text:?}; it must be a time with a unit, such as 5s, 500ms or 2m"))
@@ -277,10 +275,18 @@ mod tests {
             ("baton-deadline", "5"),
             ("baton-deadline", "0s"),
             ("baton-deadline", "99999y"),
-            ("baton-delay", "30s"),
+            ("baton-delay", "30"),
+            ("baton-delay", "2y"),
         ] {
             assert!(wishes(&headers(&[bad])).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_call_may_not_wait_beyond_its_deadline() {
+        let read = |deadline: &str| wishes(&headers(&[("baton-delay", "30s"), ("baton-deadline", deadline)]));
+        assert_eq!(read("31s").unwrap().options.delay, Some(Duration::from_secs(30)));
+        assert!(read("30s").is_err());
     }
 
     #[test]

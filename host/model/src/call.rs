@@ -1,5 +1,7 @@
 //! One call, as every room sees it, and the right to settle it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{CallId, EntryId, FunctionId, ReplyTo};
@@ -27,6 +29,8 @@ pub struct Call {
     pub tracestate: Option<String>,
     /// The caller's `x-…` headers, in their order.
     pub headers: Vec<(String, String)>,
+    /// How long it waits before it is begun, from when it was accepted; none if it may begin at once.
+    pub delay: Option<Duration>,
     /// Which try of the call an execution of this entry is; the first is 1.
     pub attempt: u32,
     /// How many attempts it had before people sent it again from the dead letters. They do not count against those that
@@ -51,6 +55,7 @@ impl Call {
             traceparent: None,
             tracestate: None,
             headers: Vec::new(),
+            delay: None,
             attempt: 1,
             spent: 0,
             accepted_ms: 0,

@@ -5,6 +5,7 @@
 
 mod call;
 mod decide;
+mod delay;
 mod grants;
 mod host;
 mod http_target;
@@ -24,6 +25,7 @@ mod tenant;
 
 pub use call::{Call, Lease};
 pub use decide::{Disposition, RetryPolicy, decide};
+pub use delay::{DELAY_MAX, delay_of, look_again};
 pub use grants::{
     Bucket, BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, PAIR_BYTES, ScratchGrant, Setting,
 };

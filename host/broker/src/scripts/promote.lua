@@ -5,15 +5,17 @@
 -- KEYS[2] its delayed set
 -- KEYS[3] its dead letters: whatever in the delayed set is no call goes there
 -- ARGV[1] how many calls may be moved at the most
+-- ARGV[2] after how many bytes of them no further one is moved: Redis does nothing else meanwhile
 --
 -- Returns
 --   [1] how many were moved
 --   [2] ms until the next one is due; 0 = it is already; -1 = none waits
 local calls, delayed = KEYS[1], KEYS[2]
+local most, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due = redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[1])
-for _, call in ipairs(due) do
+
+local function move(call)
   local read, fields = pcall(cmsgpack.unpack, call)
   if read and type(fields) == 'table' and #fields > 0 and #fields % 2 == 0 then
     redis.call('XADD', calls, '*', unpack(fields))
@@ -23,6 +25,19 @@ for _, call in ipairs(due) do
   end
   redis.call('ZREM', delayed, call)
 end
+
+local moved, more = 0, true
+while more do
+  local due = redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(10, most - moved))
+  more = #due > 0
+  for _, call in ipairs(due) do
+    if more then
+      move(call)
+      moved, bytes = moved + 1, bytes - #call
+      more = moved < most and bytes > 0
+    end
+  end
+end
 local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if #first == 0 then return { #due, -1 } end
-return { #due, math.max(0, tonumber(first[2]) - now) }
+if #first == 0 then return { moved, -1 } end
+return { moved, math.max(0, tonumber(first[2]) - now) }

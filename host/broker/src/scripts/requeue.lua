@@ -12,6 +12,7 @@
 -- ARGV[6] the number of its next attempt
 -- ARGV[7] when the call was first accepted, Unix ms
 -- ARGV[8] how long it waits, in ms; -1 = it does not, and stands in the stream again at once
+-- ARGV[9] 'accepted' = the wait is counted from when the call was first accepted, else from now
 --
 -- Returns
 --   -1  lost: this host does not hold the lease any more; nothing was changed
@@ -44,7 +45,9 @@ if wait < 0 then
   redis.call('XADD', calls, '*', unpack(fields))
 else
   local time = redis.call('TIME')
-  due = time[1] * 1000 + math.floor(time[2] / 1000) + wait
+  local since = time[1] * 1000 + math.floor(time[2] / 1000)
+  if ARGV[9] == 'accepted' then since = tonumber(ARGV[7]) end
+  due = since + wait
   redis.call('ZADD', delayed, due, cmsgpack.pack(fields))
 end
 redis.call('XACK', calls, group, entry)

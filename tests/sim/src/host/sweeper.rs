@@ -195,7 +195,7 @@ pub(super) async fn promote(host: Rc<Host>) {
         }
         let Some((function, _)) = next else { continue };
         let keys = command!(stream(function), key(function, "delayed"), key(function, "dead"));
-        match link.ask(Ask::Run("promote", keys, command!(100))).await {
+        match link.ask(Ask::Run("promote", keys, command!(100, 262_144))).await {
             Ok(answer) => {
                 failures = 0;
                 match answer.parts().get(1).and_then(|ms| u64::try_from(ms.to_int()).ok()) {
