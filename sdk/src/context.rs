@@ -69,7 +69,8 @@ impl Context {
         self.tracestate.as_deref()
     }
 
-    /// The caller's `x-…` headers, names in lower case, in the order in which they were sent.
+    /// The caller's `x-…` headers and, of a CloudEvent, its attributes as `ce-…`: names in lower case, in the order in which
+    /// they were sent.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

@@ -14,6 +14,9 @@ const HEADERS_MAX: usize = 64;
 /// The longest value of one field other than the payload, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 
+/// How the names of the attributes of CloudEvents begin.
+const OF_EVENTS: &str = "ce-";
+
 /// Which rule an entry breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MalformedReason {
@@ -209,9 +212,9 @@ impl Fields {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
                 once(name, &mut self.accepted_ms, parsed(name, value.parse().ok(), rule)?)
             }
-            header if header.starts_with("x-") => self.take_header(header, value),
+            header if header.starts_with("x-") || header.starts_with(OF_EVENTS) => self.take_header(header, value),
             unknown => Err(format!(
-                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, traceparent, tracestate, v and x-… fields",
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, traceparent, tracestate, v, x-… and ce-… fields",
                 shortened(unknown)
             )),
         }
@@ -227,15 +230,19 @@ impl Fields {
     }
 
     fn take_header(&mut self, name: &str, value: String) -> FieldResult<()> {
-        let well_formed = name.len() > 2
-            && name.len() <= 64
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if !well_formed {
+        let (own, marks) = match name.strip_prefix(OF_EVENTS) {
+            Some(attribute) => (attribute, false),
+            None => (&name[2..], true),
+        };
+        let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || (marks && (b == b'-' || b == b'_'));
+        if own.is_empty() || name.len() > 64 || !own.bytes().all(is_allowed) {
             let name = shortened(name);
-            return Err(format!("the field {name:?} is no header: its name is x- and 1 to 62 of a-z, 0-9, - and _"));
+            return Err(format!(
+                "the field {name:?} is no header: its name is x- and 1 to 62 of a-z, 0-9, - and _, or ce- and 1 to 61 of a-z and 0-9"
+            ));
         }
         if self.headers.len() == HEADERS_MAX {
-            return Err(format!("there are more than {HEADERS_MAX} x-… fields"));
+            return Err(format!("there are more than {HEADERS_MAX} x-… and ce-… fields"));
         }
         if self.headers.iter().any(|(have, _)| have == name) {
             return Err(format!("the field `{name}` is there twice"));
@@ -343,12 +350,14 @@ mod tests {
             ("traceparent", trace),
             ("tracestate", b"a=b"),
             ("x-tenant-hint", b"blue"),
+            ("ce-type", b"order.placed"),
             ("v", b"1"),
         ])
         .unwrap();
         assert!(call.id_is_own);
         assert_eq!(call.deadline_ms, Some(1_800_000_000_000));
-        assert_eq!(call.headers, [("x-tenant-hint".to_owned(), "blue".to_owned())]);
+        let headers: Vec<(&str, &str)> = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(headers, [("x-tenant-hint", "blue"), ("ce-type", "order.placed")]);
     }
 
     #[test]
@@ -388,6 +397,8 @@ mod tests {
             (&[("payload", b""), ("traceparent", b"00-xyz")], "`traceparent` must be"),
             (&[("payload", b""), ("attempt", b"0")], "`attempt` must be"),
             (&[("payload", b""), ("x-", b"1")], "is no header"),
+            (&[("payload", b""), ("ce-", b"1")], "is no header"),
+            (&[("payload", b""), ("ce-a_b", b"1")], "is no header"),
             (&[("payload", b""), ("x-a", b"1"), ("x-a", b"2")], "`x-a` is there twice"),
             (&[("payload", b""), ("x-a", b"1\n2")], "control characters"),
             (&[("payload", b""), ("x-baton-depth", b"7")], "`x-baton-depth` is for hosts alone"),

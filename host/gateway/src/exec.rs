@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use baton_broker::{Accepted, BrokerError};
+use baton_broker::{Accepted, BrokerError, SendOptions};
 use baton_model::{CallError, CallId, FunctionId, ResultDocument, Status};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -18,10 +18,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::auth::Asker;
 use crate::directory::Standing;
 use crate::door;
+use crate::event::{self, Event};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::quota;
-use crate::request::{CALL_ID, Target, Wishes, location, wishes};
+use crate::request::{CALL_ID, Target, Wishes, all_of, location, media_type_of, wishes};
 
 /// How long a wait rests when Redis fails in the middle of it.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
@@ -47,6 +48,15 @@ async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Reque
         Standing::Unknown => return Err(unknown(function)),
     };
     let payload = door::body(body, &gate.config, (gate.parts.payload_bytes_max)(function)).await?;
+    if wishes.is_event {
+        let Event { attributes, media_type, data } = event::whole(&payload)?;
+        let options = SendOptions {
+            media_type: media_type.as_deref().map(media_type_of).transpose()?,
+            headers: all_of(wishes.options.headers, attributes)?,
+            ..wishes.options
+        };
+        return Ok(Entrant { wishes: Wishes { options, ..wishes }, payload: data, is_away });
+    }
     if is_json_in_disguise(wishes.options.media_type.as_deref(), &payload) {
         wishes.options.media_type = Some("application/json".to_owned());
     }

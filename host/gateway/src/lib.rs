@@ -10,6 +10,7 @@ mod config;
 mod dead;
 mod directory;
 mod door;
+mod event;
 mod exec;
 mod gate;
 mod host;

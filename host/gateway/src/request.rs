@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
 use baton_model::{CallId, DELAY_MAX, FunctionId, Name};
 
+use crate::event::{self, Attributes};
 use crate::gate::{millis, now_ms};
 use crate::problem::Problem;
 
@@ -96,11 +97,13 @@ pub(crate) struct Wishes {
     pub(crate) options: SendOptions,
     /// How long the caller's own deadline is away; none if it has none.
     pub(crate) deadline: Option<Duration>,
+    /// Whether the body is an event as a whole, and the payload only a part of it.
+    pub(crate) is_event: bool,
 }
 
 /// Reads the headers of a call.
 ///
-/// Handed on to the function are the `x-…` headers alone, so nothing that concerns the connection or carries
+/// Handed on to the function are the `x-…` headers and the attributes of an event alone, so nothing that concerns the connection or carries
 /// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it. Nor
 /// is what hosts alone say (`x-baton-…`).
 pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
@@ -112,17 +115,21 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     }
     let traceparent = single(headers, "traceparent").ok().flatten().filter(|text| is_traceparent(text));
     let tracestate = traceparent.and_then(|_| joined(headers, "tracestate"));
+    let media_type = media_type(headers)?;
+    let is_event = event::is_whole(media_type.as_deref())?;
+    // An event that is sent as a whole says everything in the body.
+    let attributes = if is_event { Attributes::new() } else { event::in_headers(headers)? };
     let options = SendOptions {
         id: idempotency_key(headers)?,
-        media_type: media_type(headers)?,
+        media_type,
         deadline_ms: deadline.map(|after| now_ms().saturating_add(millis(after))),
         traceparent: traceparent.map(str::to_owned),
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
-        headers: handed_on(headers)?,
+        headers: all_of(handed_on(headers)?, attributes)?,
         depth: 0,
         delay,
     };
-    Ok(Wishes { options, deadline })
+    Ok(Wishes { options, deadline, is_event })
 }
 
 /// A time such as `5s` or `500ms`, longer than nothing and at most a year.
@@ -162,13 +169,17 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<CallId>, Problem> {
 
 /// The rule is that of the call's field `type`: an entry that breaks it would become a dead letter.
 fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(text) = single(headers, CONTENT_TYPE.as_str())? else { return Ok(None) };
+    single(headers, CONTENT_TYPE.as_str())?.map(media_type_of).transpose()
+}
+
+/// A media type as a call may have it.
+pub(crate) fn media_type_of(text: &str) -> Result<String, Problem> {
     let is_token =
         |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-*".contains(&b));
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_good = essence.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && is_token(rest));
-    if is_good && text.len() <= 255 && !text.contains('\t') {
-        Ok(Some(text.to_owned()))
+    if is_good && text.len() <= 255 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
     } else {
         Err(Problem::bad("bad-content-type", "Content-Type is no media type such as application/json or text/plain"))
     }
@@ -214,6 +225,16 @@ fn handed_on(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
         out.push((text.to_owned(), value));
     }
     Ok(out)
+}
+
+/// The headers of a call, with what an event says of itself.
+pub(crate) fn all_of(mut headers: Vec<(String, String)>, event: Attributes) -> Result<Vec<(String, String)>, Problem> {
+    if headers.len() + event.len() > HANDED_ON_MAX || event.iter().any(|(_, value)| value.len() > VALUE_BYTES_MAX) {
+        let detail = format!("a call has at most {HANDED_ON_MAX} x-… and ce-… headers of {VALUE_BYTES_MAX} bytes each");
+        return Err(Problem::new(431, "headers-too-large").detail(detail));
+    }
+    headers.extend(event);
+    Ok(headers)
 }
 
 fn is_handed_on(name: &str) -> bool {

@@ -27,7 +27,7 @@ pub struct Call {
     pub traceparent: Option<String>,
     /// W3C trace state.
     pub tracestate: Option<String>,
-    /// The caller's `x-…` headers, in their order.
+    /// The caller's `x-…` headers and the `ce-…` attributes of an event, in their order.
     pub headers: Vec<(String, String)>,
     /// How long it waits before it is begun, from when it was accepted; none if it may begin at once.
     pub delay: Option<Duration>,

@@ -3,6 +3,7 @@
 mod auth;
 mod calling;
 mod ending;
+mod events;
 mod host;
 mod limits;
 mod looking;
