@@ -38,6 +38,7 @@ use crate::promoter::{Due, Promoter};
 use crate::reloader::{Reloader, ensure_folder};
 use crate::renewer::Renewer;
 use crate::runner::{Runner, Ticket};
+use crate::scheduler::Scheduler;
 use crate::seats::Seats;
 use crate::services::Providers;
 use crate::sweeper::Sweeper;
@@ -403,6 +404,9 @@ impl Work {
             .run(stop.clone()),
         );
         intake.spawn(Promoter { queue: queue.clone(), inbox: due, trouble: trouble.clone() }.run(stop.clone()));
+        intake.spawn(
+            Scheduler { queue: queue.clone(), catalog: catalog.clone(), trouble: trouble.clone() }.run(stop.clone()),
+        );
         upkeep.spawn(
             Health {
                 queue: queue.clone(),

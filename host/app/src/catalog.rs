@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use baton_engine::{Component, Services};
-use baton_model::{FunctionId, Grants, Limits, LoadedFunction, Quotas, RetryPolicy};
+use baton_model::{FunctionId, Grants, Limits, LoadedFunction, Quotas, RetryPolicy, Schedule};
 use tokio::sync::watch;
 
 use crate::metrics::FunctionMetrics;
@@ -29,6 +29,8 @@ pub(crate) struct Revision {
     pub(crate) services: Option<Arc<Services>>,
     /// How much of this host it may take; its tenant's quotas bind as well.
     pub(crate) quotas: Quotas,
+    /// When it is called by itself.
+    pub(crate) schedules: Arc<[Schedule]>,
     /// Where its calls are counted: the same for every revision of one function.
     pub(crate) metrics: Arc<FunctionMetrics>,
     quickness: Quickness,
@@ -44,7 +46,7 @@ impl Revision {
         services: Option<Arc<Services>>,
         metrics: Arc<FunctionMetrics>,
     ) -> Self {
-        let Terms { limits, retry, grants, quotas } = terms;
+        let Terms { limits, retry, grants, quotas, schedules } = terms;
         Self {
             function,
             component,
@@ -53,6 +55,7 @@ impl Revision {
             grants,
             services,
             quotas,
+            schedules,
             metrics,
             quickness: Quickness::unknown(),
             made: Instant::now(),
@@ -61,7 +64,13 @@ impl Revision {
 
     /// On which terms it runs.
     pub(crate) fn terms(&self) -> Terms {
-        Terms { limits: self.limits, retry: self.retry, grants: self.grants.clone(), quotas: self.quotas }
+        Terms {
+            limits: self.limits,
+            retry: self.retry,
+            grants: self.grants.clone(),
+            quotas: self.quotas,
+            schedules: self.schedules.clone(),
+        }
     }
 
     /// Takes one call's time into account.
@@ -113,10 +122,19 @@ impl Catalog {
         self.revisions.keys()
     }
 
+    /// When `function` is called by itself; none if it is not loaded.
+    pub(crate) fn schedules_of(&self, function: &FunctionId) -> Option<&Arc<[Schedule]>> {
+        self.revisions.get(function).map(|revision| &revision.schedules)
+    }
+
     /// What peers and operators are told.
     pub(crate) fn loaded(&self) -> Vec<LoadedFunction> {
-        let digest = |revision: &Arc<Revision>| revision.component.digest();
-        self.revisions.iter().map(|(f, r)| LoadedFunction { function: f.clone(), digest: digest(r) }).collect()
+        let loaded = |(function, revision): (&FunctionId, &Arc<Revision>)| LoadedFunction {
+            function: function.clone(),
+            digest: revision.component.digest(),
+            schedules: revision.schedules.iter().map(Schedule::about).collect(),
+        };
+        self.revisions.iter().map(loaded).collect()
     }
 }
 

@@ -37,6 +37,7 @@ mod renewer;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod runner;
+mod scheduler;
 mod seats;
 mod services;
 mod signals;

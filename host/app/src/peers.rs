@@ -224,8 +224,11 @@ mod tests {
     }
 
     fn record(host: &str) -> HostRecord {
-        let loaded =
-            LoadedFunction { function: "echo".parse().unwrap(), digest: baton_model::Digest::of(b"component") };
+        let loaded = LoadedFunction {
+            function: "echo".parse().unwrap(),
+            digest: baton_model::Digest::of(b"component"),
+            schedules: Vec::new(),
+        };
         HostRecord {
             id: id(host),
             machine: "m".to_owned(),

@@ -10,6 +10,7 @@ mod grants;
 mod limits;
 mod manifest;
 mod quotas;
+mod schedules;
 #[cfg(test)]
 mod schema;
 mod secrets;

@@ -73,6 +73,12 @@ impl Keys {
         format!("{}:{{{function}}}:dead", self.prefix)
     }
 
+    /// Up to when the ticks of each schedule were dealt with.
+    #[must_use]
+    pub fn ticks(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:ticks", self.prefix)
+    }
+
     /// How often each entry was claimed from another host; an entry that never was is not in it.
     #[must_use]
     pub fn claims(&self, function: &FunctionId) -> String {
@@ -199,6 +205,7 @@ mod tests {
         assert_eq!(keys.result(&function, &id), "baton:{acme/resize}:result:1-0");
         assert_eq!(keys.delayed(&function), "baton:{acme/resize}:delayed");
         assert_eq!(keys.dead(&function), "baton:{acme/resize}:dead");
+        assert_eq!(keys.ticks(&function), "baton:{acme/resize}:ticks");
         assert_eq!(keys.reply_channel(&ReplyTo::parse("me").unwrap()), "baton:reply:me");
         assert_eq!(keys.notice_channel(Notice::Ready, &function), "baton:function:ready:resize:acme");
         assert_eq!(keys.notice_channel(Notice::Health, &function), "baton:worker:health:resize:acme");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{EntryId, FunctionId, HostId, Lease};
+use baton_model::{EntryId, FunctionId, HostId, Lease, Schedule};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
@@ -62,6 +62,17 @@ pub struct Backlog {
     pub next_due: Option<Duration>,
 }
 
+/// What Redis says of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticked {
+    /// Whether the call of the tick was made now.
+    pub made: bool,
+    /// Up to when all ticks were dealt with, in Unix milliseconds.
+    pub done_ms: u64,
+    /// The time now, in Unix milliseconds of Redis's clock.
+    pub now_ms: u64,
+}
+
 /// Housekeeping on one shared connection.
 pub struct Queue {
     link: Link,
@@ -71,6 +82,7 @@ pub struct Queue {
     seal: Arc<Seal>,
     sweep: Lua,
     promote: Lua,
+    tick: Lua,
     leave: Lua,
     ensure: Lua,
     renew: Lua,
@@ -90,6 +102,7 @@ impl Queue {
             seal: config.seal.clone(),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             promote: Lua::new(include_str!("scripts/promote.lua")),
+            tick: Lua::new(include_str!("scripts/tick.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
             ensure: Lua::new(include_str!("scripts/ensure.lua")),
             renew: Lua::new(include_str!("scripts/renew.lua")),
@@ -252,6 +265,34 @@ impl Queue {
                 _ => Err(BrokerError::shape("promote.lua", &parts)),
             },
             other => Err(BrokerError::shape("promote.lua", &other)),
+        }
+    }
+
+    /// Makes the call of a tick, if that has come and no host has made it. Without a tick it is only asked what was done.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]. The call may have been made all the same.
+    pub async fn tick(
+        &self,
+        function: &FunctionId,
+        schedule: &Schedule,
+        tick_ms: Option<u64>,
+    ) -> Result<Ticked, BrokerError> {
+        let Schedule { name, payload, media_type, .. } = schedule;
+        let tick = tick_ms.unwrap_or(0);
+        let mut call = self.tick.call(2);
+        call.arg(self.keys.calls(function)).arg(self.keys.ticks(function)).arg(name.as_str()).arg(tick);
+        call.arg("payload").arg(payload).arg("id").arg(schedule.call_id(tick).as_str()).arg("type").arg(media_type);
+        call.arg("x-schedule").arg(name.as_str()).arg("x-schedule-tick").arg(tick);
+        match self.tick.run(&self.link, &call).await? {
+            Value::Array(parts) => match parts[..] {
+                [Value::Int(made), Value::Int(done), Value::Int(now)] => {
+                    let ms = |number: i64| u64::try_from(number).unwrap_or(0);
+                    Ok(Ticked { made: made == 1, done_ms: ms(done), now_ms: ms(now) })
+                }
+                _ => Err(BrokerError::shape("tick.lua", &parts)),
+            },
+            other => Err(BrokerError::shape("tick.lua", &other)),
         }
     }
 

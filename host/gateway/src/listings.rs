@@ -9,12 +9,12 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use baton_broker::{BrokerError, QueueDepth};
-use baton_model::{Digest, FunctionId, HostId, HostState, machines};
+use baton_model::{AboutSchedule, Digest, FunctionId, HostId, HostState, ScheduleView, machines, schedule_views};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::auth::Asker;
-use crate::gate::Gate;
+use crate::gate::{Gate, now_ms};
 use crate::problem::Problem;
 
 /// An answer of JSON.
@@ -43,6 +43,9 @@ struct FunctionView {
     callers_waiting: bool,
     #[serde(flatten)]
     depth: QueueDepth,
+    /// When it is called by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    schedules: Vec<ScheduleView>,
 }
 
 /// `GET /v1/functions`
@@ -50,25 +53,27 @@ pub(crate) async fn functions(State(gate): State<Arc<Gate>>, asker: Asker) -> Re
     let _seat = gate.seat()?;
     let trouble = |error: BrokerError| gate.broker_problem(&error);
     let snapshot = gate.directory.hosts().await.map_err(trouble)?;
-    let mut rows: BTreeMap<FunctionId, Vec<Loaded>> = BTreeMap::new();
+    let mut rows: BTreeMap<FunctionId, (Vec<Loaded>, Vec<AboutSchedule>)> = BTreeMap::new();
     for function in gate.parts.admin.functions().await.map_err(trouble)? {
         rows.entry(function).or_default();
     }
     for record in &snapshot.hosts {
         for loaded in &record.functions {
-            let row = rows.entry(loaded.function.clone()).or_default();
-            row.push(Loaded { host: record.id.clone(), digest: loaded.digest, state: record.state });
+            let (hosts, schedules) = rows.entry(loaded.function.clone()).or_default();
+            hosts.push(Loaded { host: record.id.clone(), digest: loaded.digest, state: record.state });
+            schedules.extend_from_slice(&loaded.schedules);
         }
     }
     // What is not the asker's is not even counted.
     rows.retain(|function, _| asker.may_see(function));
     let mut views = Vec::with_capacity(rows.len());
-    for (function, hosts) in rows {
+    for (function, (hosts, schedules)) in rows {
         let depth = gate.parts.admin.depth(&function).await.map_err(trouble)?;
         let healthy_hosts = hosts.iter().filter(|loaded| loaded.state == HostState::Online).count();
         let available = healthy_hosts > 0;
         let callers_waiting = !available && depth.queued > 0;
-        views.push(FunctionView { function, available, healthy_hosts, hosts, callers_waiting, depth });
+        let schedules = schedule_views(schedules, now_ms());
+        views.push(FunctionView { function, available, healthy_hosts, hosts, callers_waiting, depth, schedules });
     }
     Ok(json_response(&json!({ "functions": views })))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, FunctionId, HostId};
+use crate::{AboutSchedule, Digest, FunctionId, HostId};
 
 /// Where a host stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ pub struct LoadedFunction {
     pub function: FunctionId,
     /// The component that new calls run on.
     pub digest: Digest,
+    /// When it is called by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<AboutSchedule>,
 }
 
 /// A host's own account of itself.

@@ -20,6 +20,7 @@ mod result;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod running;
+mod schedule;
 mod share;
 mod tenant;
 
@@ -39,5 +40,8 @@ pub use outcome::{Outcome, Rejection, Reply};
 pub use quotas::{Over, Quota, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use running::{RunningCall, RunningState};
+pub use schedule::{
+    AboutSchedule, LATE_MAX, Missed, Next, Schedule, ScheduleView, Timetable, TimetableError, next_tick, schedule_views,
+};
 pub use share::{Party, Shares};
 pub use tenant::{TenantPolicy, Tenants, Token, is_own_reply};

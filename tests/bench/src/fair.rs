@@ -62,6 +62,16 @@ pub(crate) struct Asks {
     payload: &'static [u8],
 }
 
+impl Asks {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
+    }
+}
+
 /// One that is through at once, and one that takes about as long as real ones do.
 pub(crate) const ASKS: [Asks; 2] = [
     Asks { name: "`echo`", function: "modest/echo", every: Duration::from_millis(10), payload: br#"{"ms":5}"# },
@@ -74,16 +84,24 @@ pub(crate) const ASKS: [Asks; 2] = [
 ];
 
 /// When a call was due in seconds, and how long its answer took in milliseconds.
-type Points = Vec<(f64, f64)>;
+pub(crate) type Points = Vec<(f64, f64)>;
 
 /// What the modest tenant saw of one of its functions in one round beside one kind of backlog.
-struct Seen {
-    alone: Points,
-    beside: Points,
+pub(crate) struct Seen {
+    pub(crate) alone: Points,
+    pub(crate) beside: Points,
 }
 
 impl Seen {
-    fn ratio(&self) -> f64 {
+    pub(crate) fn alone(&self, share: f64) -> f64 {
+        ms(&self.alone, share)
+    }
+
+    pub(crate) fn beside(&self, share: f64) -> f64 {
+        ms(&self.beside, share)
+    }
+
+    pub(crate) fn ratio(&self) -> f64 {
         ms(&self.beside, 0.99) / ms(&self.alone, 0.99)
     }
 }
@@ -226,7 +244,7 @@ async fn beside(work: &Work, plan: &Plan) -> Result<Round> {
 }
 
 /// Calls each of [`ASKS`] one by one, for so long and while `goes_on`, which is asked from time to time.
-async fn steady(
+pub(crate) async fn steady(
     modest: &baton_broker::Caller,
     lasts: Duration,
     mut goes_on: impl AsyncFnMut() -> Result<bool>,

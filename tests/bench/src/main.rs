@@ -2,6 +2,7 @@
 //! because a machine was slow.
 
 mod cost;
+mod delayed;
 mod fair;
 mod fleet;
 mod flood;
@@ -157,6 +158,7 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
             Section::Fleet => fleet::measure(plan, &bar).await,
             Section::Loaded => loaded::measure(plan, &bar).await,
             Section::Fair => fair::measure(plan, &bar).await,
+            Section::Delayed => delayed::measure(plan, &bar).await,
             Section::Stop => stop::measure(plan, &bar).await,
         };
         // The other parts are worth their time all the same.

@@ -23,13 +23,15 @@ pub(crate) enum Section {
     Loaded,
     /// Tenants that share a host, with backlogs
     Fair,
+    /// Calls that wait for their time
+    Delayed,
     /// SIGTERM, wake-up, and what an idle host says to Redis
     Stop,
 }
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Cost,
         Self::Paths,
         Self::Gateway,
@@ -38,6 +40,7 @@ impl Section {
         Self::Fleet,
         Self::Loaded,
         Self::Fair,
+        Self::Delayed,
         Self::Stop,
     ];
 
@@ -52,6 +55,7 @@ impl Section {
             Self::Fleet => "fleet",
             Self::Loaded => "loaded",
             Self::Fair => "fair",
+            Self::Delayed => "delayed",
             Self::Stop => "stop",
         }
     }
@@ -162,6 +166,7 @@ impl Plan {
             Section::Fleet => self.kills as usize + crate::fleet::HOSTS + 2,
             Section::Loaded => (self.rounds + 1) * crate::loaded::LOADED.len(),
             Section::Fair => (self.rounds + 1) * crate::fair::WORKS.len(),
+            Section::Delayed => crate::delayed::steps(self),
             Section::Stop => self.stops + 2,
         };
         steps as u64

@@ -2,3 +2,4 @@
 
 mod dead;
 mod delays;
+mod schedules;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{Grants, Limits, Quotas, RetryPolicy};
+use baton_model::{Grants, Limits, Quotas, RetryPolicy, Schedule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,6 +11,7 @@ use super::caps::Caps;
 use super::grants::GrantsTable;
 use super::limits::LimitsTable;
 use super::quotas::QuotasTable;
+use super::schedules::{ScheduleTable, schedules};
 use super::secrets::Secrets;
 use super::text::{self, Wrong};
 
@@ -28,6 +29,9 @@ pub(crate) struct Manifest {
     retry: RetryTable,
     quotas: QuotasTable,
     grants: GrantsTable,
+    /// When it is called by itself.
+    #[schemars(length(max = 32))]
+    schedule: Vec<ScheduleTable>,
 }
 
 /// When and how often a failed call is tried again. What is left out is as the host's settings say.
@@ -57,6 +61,8 @@ pub struct Terms {
     pub grants: Arc<Grants>,
     /// How much of a host it may take; its tenant's quotas bind as well.
     pub quotas: Quotas,
+    /// When it is called by itself.
+    pub schedules: Arc<[Schedule]>,
 }
 
 impl Manifest {
@@ -73,11 +79,13 @@ impl Manifest {
     /// # Errors
     /// [`Wrong`] names the first key that asks for too much or cannot be had.
     pub(crate) fn terms(&self, caps: &Caps, retry: &RetryPolicy, secrets: &Secrets) -> Result<Terms, Wrong> {
+        let limits = caps.limits.grant(&self.limits)?;
         Ok(Terms {
-            limits: caps.limits.grant(&self.limits)?,
+            limits,
             retry: self.retry.policy(retry)?,
             grants: Arc::new(self.grants.grant(&caps.grants, caps.stored_bytes_max, secrets)?),
             quotas: self.quotas.quotas(),
+            schedules: schedules(&self.schedule, limits.payload_bytes_max)?,
         })
     }
 }
@@ -105,7 +113,7 @@ impl RetryTable {
 mod tests {
     use std::collections::BTreeMap;
 
-    use baton_model::{BucketScope, CallsGrant, Name, Setting};
+    use baton_model::{BucketScope, CallsGrant, Missed, Name, Setting};
 
     use super::*;
     use crate::policy::{CapsTable, Rules, SecurityTable, TenantFile};
@@ -164,6 +172,19 @@ mod tests {
         assert_eq!(scratch.unwrap().files_max, 100);
         assert_eq!(calls.unwrap(), CallsGrant::Only([Name::parse("resize").unwrap()].into()));
         assert_eq!(terms.quotas.concurrency_max, Some(4));
+    }
+
+    #[test]
+    fn a_schedule_needs_nothing_but_its_times() {
+        let manifest = "[[schedule]]\ncron = \"*/5 * * * *\"\n[[schedule]]\nname = \"nightly\"\ncron = \"0 3 * * *\"\n\
+            timezone = \"Europe/Berlin\"\npayload = '{\"all\":true}'\nmissed = \"run-once\"";
+        let terms = terms(manifest, "", "").unwrap();
+        let said: Vec<_> =
+            terms.schedules.iter().map(|s| (s.name.as_str(), s.timetable.zone(), s.missed, &*s.payload)).collect();
+        assert_eq!(
+            said,
+            [("default", "UTC", Missed::Skip, ""), ("nightly", "Europe/Berlin", Missed::RunOnce, r#"{"all":true}"#)]
+        );
     }
 
     #[test]
@@ -245,6 +266,13 @@ mod tests {
             ("grants.http.allow = [\"ftp://x\"]", "https://api.example.com"),
             ("grants.calls.functions = \"some\"", "\"all\" or a list of names"),
             ("grants.calls.functions = [\"Bad Name\"]", "is not a name"),
+            ("[[schedule]]\ncron = \"61 * * * *\"", "`schedule.cron`"),
+            ("[[schedule]]\ncron = \"* * * * *\"\ntimezone = \"Mars\"", "Europe/Berlin"),
+            ("[[schedule]]\ncron = \"* * * * *\"\nmissed = \"all\"", "run-once"),
+            ("[[schedule]]\ncron = \"* * * * *\"\npayload = \"{\"", "is no JSON"),
+            ("[[schedule]]\ncron = \"* * * * *\"\nname = \"A\"", "is no name"),
+            ("[[schedule]]\ncron = \"* * * * *\"\n[[schedule]]\ncron = \"1 * * * *\"", "a name of its own"),
+            ("[[schedule]]\ntimezone = \"UTC\"", "cron"),
         ] {
             let said = refused(manifest, "", "");
             assert!(said.contains(expected), "{manifest}: {said}");

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use baton_broker::{Admin, BrokerConfig, Inspect, Presence, QueueDepth};
 use baton_model::{
-    Digest, FunctionId, HostId, HostRecord, HostState, MachineSummary, RunningCall, RunningState, machines,
+    AboutSchedule, Digest, FunctionId, HostId, HostRecord, HostState, MachineSummary, RunningCall, RunningState,
+    ScheduleView, machines, schedule_views,
 };
 use serde::Serialize;
 
@@ -38,6 +39,9 @@ struct FunctionRow {
     hosts: Vec<Loaded>,
     #[serde(flatten)]
     depth: QueueDepth,
+    /// When it is called by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    schedules: Vec<ScheduleView>,
 }
 
 #[derive(Serialize)]
@@ -56,22 +60,25 @@ pub(crate) async fn run(common: &Common, ps: &Ps) -> anyhow::Result<Exit> {
     let admin = Admin::new(&broker)?;
     let mut hosts = presence.survey().await?;
 
-    let mut rows: BTreeMap<FunctionId, Vec<Loaded>> = BTreeMap::new();
+    let mut rows: BTreeMap<FunctionId, (Vec<Loaded>, Vec<AboutSchedule>)> = BTreeMap::new();
     for function in admin.functions().await? {
         rows.entry(function).or_default();
     }
     for host in hosts.iter().filter(|host| host.state != HostState::Offline) {
         for loaded in &host.functions {
-            let row = rows.entry(loaded.function.clone()).or_default();
-            row.push(Loaded { host: host.id.clone(), digest: loaded.digest, state: host.state });
+            let (hosts, schedules) = rows.entry(loaded.function.clone()).or_default();
+            hosts.push(Loaded { host: host.id.clone(), digest: loaded.digest, state: host.state });
+            schedules.extend_from_slice(&loaded.schedules);
         }
     }
     let mut functions = Vec::with_capacity(rows.len());
-    for (function, hosts) in rows {
+    let now_ms = millis(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    for (function, (hosts, schedules)) in rows {
         let depth = admin.depth(&function).await?;
         let healthy_hosts = hosts.iter().filter(|loaded| loaded.state == HostState::Online).count();
         let (available, callers_waiting) = (healthy_hosts > 0, healthy_hosts == 0 && depth.queued > 0);
-        functions.push(FunctionRow { function, available, healthy_hosts, callers_waiting, hosts, depth });
+        let schedules = schedule_views(schedules, now_ms);
+        functions.push(FunctionRow { function, available, healthy_hosts, callers_waiting, hosts, depth, schedules });
     }
     let in_flight =
         Inspect::new(&broker)?.in_flight(&functions.iter().map(|row| row.function.clone()).collect::<Vec<_>>()).await?;
@@ -154,6 +161,7 @@ fn print(out: &mut impl std::io::Write, overview: &Overview, all: bool) -> std::
         writeln!(out, "(none: put a component into the plugins folder of a host)")?;
     }
     writeln!(out)?;
+    print_schedules(out, &overview.functions)?;
     let states: Vec<String> = overview.hosts.iter().map(state).collect();
     let width = overview.hosts.iter().map(|host| host.id.as_str().len()).max().unwrap_or(0).max(4);
     let wide = states.iter().map(String::len).max().unwrap_or(0).max(5);
@@ -185,6 +193,28 @@ fn print(out: &mut impl std::io::Write, overview: &Overview, all: bool) -> std::
     Ok(())
 }
 
+/// The schedules of all functions, if there are any, the next tick first.
+fn print_schedules(out: &mut impl std::io::Write, functions: &[FunctionRow]) -> std::io::Result<()> {
+    let mut all: Vec<(&FunctionId, &ScheduleView)> =
+        functions.iter().flat_map(|row| row.schedules.iter().map(|schedule| (&row.function, schedule))).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    all.sort_by_key(|(_, schedule)| schedule.next_ms.unwrap_or(u64::MAX));
+    let widest =
+        |text: fn(&(&FunctionId, &ScheduleView)) -> usize, least| all.iter().map(text).max().unwrap_or(0).max(least);
+    let function = widest(|(function, _)| function.to_string().len(), 8);
+    let name = widest(|(_, schedule)| schedule.about.name.len(), 8);
+    let cron = widest(|(_, schedule)| schedule.about.cron.len(), 4);
+    writeln!(out, "{:function$}  {:name$}  {:cron$}  {:>10}  TIME ZONE", "FUNCTION", "SCHEDULE", "CRON", "NEXT TICK")?;
+    for (of, schedule) in all {
+        let AboutSchedule { name: called, cron: text, timezone } = &schedule.about;
+        let next = schedule.next_ms.map_or("-".to_owned(), until);
+        writeln!(out, "{:function$}  {called:name$}  {text:cron$}  {next:>10}  {timezone}", of.to_string())?;
+    }
+    writeln!(out)
+}
+
 /// A host's state, with the reason if it is gone.
 fn state(host: &HostRecord) -> String {
     match host.reason {
@@ -200,11 +230,25 @@ fn live(overview: &Overview) -> usize {
 /// How long ago that was, in its two largest units.
 pub(crate) fn ago(at_ms: u64) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
-    let seconds = at.elapsed().unwrap_or_default().as_secs();
+    span(at.elapsed().unwrap_or_default())
+}
+
+/// How long it is until then.
+fn until(at_ms: u64) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
+    format!("in {}", span(at.duration_since(SystemTime::now()).unwrap_or_default()))
+}
+
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -97,7 +97,10 @@ pub(crate) async fn register(
         started_ms: 1,
         last_seen_ms: None,
         reason: None,
-        functions: functions.iter().map(|f| LoadedFunction { function: f.clone(), digest }).collect(),
+        functions: functions
+            .iter()
+            .map(|f| LoadedFunction { function: f.clone(), digest, schedules: Vec::new() })
+            .collect(),
     };
     let mut standing = Presence::new(config)?.stand(host).await?;
     standing.register(&record).await?;

@@ -47,6 +47,7 @@ impl Host {
         let loaded = |function| LoadedFunction {
             function: format!("f{function}").parse().expect("a name"),
             digest: Digest::of(b"component"),
+            schedules: Vec::new(),
         };
         HostRecord {
             id: HostId::parse(&self.name).expect("an id"),
