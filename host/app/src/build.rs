@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use baton_broker::{LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
 use baton_engine::{Engine, EngineConfig, Tuning};
-use baton_model::{HostId, HostRecord, HostState, Tenants};
+use baton_model::{EntryId, FunctionId, HostId, HostRecord, HostState, Tenants};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::announcer::{Announcer, News};
 use crate::backoff::Trouble;
+use crate::canceller::Canceller;
 use crate::catalog::Published;
 use crate::clock::now_ms;
 use crate::consumer::Consumer;
@@ -168,7 +169,8 @@ impl Host {
         let (gone, gone_inbox) = mpsc::unbounded_channel();
         let (to_promoter, due) = mpsc::unbounded_channel();
         let promoter = config.functions.then(|| to_promoter.clone());
-        let others = Others { roster: roster_seen, gone: gone_inbox, to_promoter, due };
+        let (cancels, cancels_inbox) = mpsc::unbounded_channel();
+        let others = Others { roster: roster_seen, gone: gone_inbox, to_promoter, due, cancels: cancels_inbox };
         let work = match config.functions {
             true => Some(Work::start(&config, &shared, &record, &state_seen, first_pass_done, others)?),
             false => None,
@@ -213,6 +215,7 @@ impl Host {
                 missing: missing_seen,
                 words,
                 promoter,
+                cancels,
                 trouble: shared.trouble.clone(),
             }
             .run(shared.last.clone()),
@@ -267,6 +270,7 @@ struct Others {
     /// Which calls wait for their time; hosts tell themselves, too.
     to_promoter: mpsc::UnboundedSender<Due>,
     due: mpsc::UnboundedReceiver<Due>,
+    cancels: mpsc::UnboundedReceiver<(FunctionId, EntryId)>,
 }
 
 impl Work {
@@ -314,7 +318,7 @@ impl Work {
         let alarm = Alarm::new(waker.clone());
         let (settler, to_settler) = Settler::new(broker, id.clone())?;
         let keeper = LeaseKeeper::new(broker, id.clone())?;
-        let Others { roster, gone, to_promoter, due } = others;
+        let Others { roster, gone, to_promoter, due, cancels } = others;
         let guests = Guests::start()?;
         let runner = Arc::new(Runner {
             host: id.clone(),
@@ -430,6 +434,9 @@ impl Work {
             }
             .run(last.clone()),
         );
+        let settler_of_cancels = to_settler.downgrade();
+        upkeep
+            .spawn(Canceller { runner: runner.clone(), settler: settler_of_cancels, inbox: cancels }.run(last.clone()));
         let settled = on_settled(runner.clone(), to_promoter, alarm.clone(), broker.lease);
         let settler = corridor.handle().spawn(settler.run(settled));
         Ok(Self {

@@ -48,7 +48,7 @@ enum Stage {
     Running(Option<AbortHandle>),
     /// The attempt has ended and its settlement is on the way.
     Settling,
-    /// The attempt was stopped and its call is being handed back.
+    /// The attempt was stopped and its call is being handed back, or ended.
     Stopped,
 }
 
@@ -189,6 +189,18 @@ impl Flights {
         stopped
     }
 
+    /// Stops one call, whatever its claims, and returns it to be ended, with when its attempt began. None if this host does not have it, or if
+    /// its end is on the way already.
+    pub(crate) fn stop_one(&self, function: &FunctionId, entry: EntryId) -> Option<(Delivery, Option<Instant>)> {
+        let mut table = self.lock();
+        let flight = table.get_mut(&(function.clone(), entry))?;
+        let (Stage::Running(stop), Some(call)) = (&flight.stage, &flight.call) else { return None };
+        stop.iter().for_each(AbortHandle::abort);
+        let delivery = Delivery { call: call.clone(), lease: flight.lease, read: None };
+        flight.stage = Stage::Stopped;
+        Some((delivery, flight.begun))
+    }
+
     pub(crate) fn contains(&self, function: &FunctionId, entry: EntryId) -> bool {
         self.lock().contains_key(&(function.clone(), entry))
     }
@@ -278,6 +290,22 @@ mod tests {
         flights.land(&FlightKey::of_incoming(&old));
         assert_eq!(flights.load().0, 1);
         assert!(flights.begin_settling(&FlightKey::of_incoming(&new)));
+    }
+
+    #[test]
+    fn one_call_is_stopped_once_and_has_no_other_end() {
+        let flights = Flights::default();
+        let (call, key) = (delivery(1), FlightKey::of_incoming(&delivery(1)));
+        flights.board(&call);
+        let other = EntryId::parse("2-0").unwrap();
+        assert!(flights.stop_one(&key.function, other).is_none(), "this host does not have it");
+        let (stopped, begun) = flights.stop_one(&key.function, key.lease.entry).unwrap();
+        assert_eq!((stopped.lease, begun), (key.lease, None));
+        assert!(flights.stop_one(&key.function, key.lease.entry).is_none(), "it is being ended");
+        assert!(!flights.begin(&key), "an attempt does not begin any more");
+        assert!(!flights.begin_settling(&key), "nor is its answer given");
+        flights.land(&key);
+        assert_eq!(flights.load().0, 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_broker::{Admin, BrokerConfig, Caller, DeadLetters, Inspect, Presence, Queue};
+use baton_broker::{Admin, BrokerConfig, Caller, Cancel, DeadLetters, Inspect, Presence, Queue};
 use baton_gateway::{
     Allowance, Allowances, Ask, Bound, Executions, Gateway, GatewayConfig, HostStatus, Parts, PayloadLimit,
 };
@@ -55,6 +55,7 @@ impl Front {
             admin: Arc::new(Admin::new(broker)?),
             inspect: Arc::new(Inspect::new(broker)?),
             dead: Arc::new(DeadLetters::new(broker)?),
+            cancel: Arc::new(Cancel::new(broker)?),
             tenants: self.tenants.clone(),
             allowance: allowances(self.tenants.clone(), self.catalog.clone(), self.ledger.clone()),
             payload_bytes_max: payload_bytes_max(self.catalog.clone()),

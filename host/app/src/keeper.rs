@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Presence, Standing, Word};
-use baton_model::{FunctionId, HostRecord, HostState};
+use baton_model::{EntryId, FunctionId, HostRecord, HostState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ pub(crate) struct Keeper {
     pub(crate) words: mpsc::Sender<Word>,
     /// Who wakes delayed calls; none at a host without functions.
     pub(crate) promoter: Option<mpsc::UnboundedSender<Due>>,
+    /// Calls that somebody takes back; heard by nobody where no functions run.
+    pub(crate) cancels: mpsc::UnboundedSender<(FunctionId, EntryId)>,
     pub(crate) trouble: Arc<Trouble>,
 }
 
@@ -167,6 +169,10 @@ impl Keeper {
                 word = standing.next_word() => match word? {
                     Word::Calls(question) => standing.answer(&question, &self.flights.calls(&self.record.id)).await?,
                     Word::Due(function, ms) => self.due(function, Duration::from_millis(ms)),
+                    Word::Cancel(function, entry) => {
+                        // What is no entry is nobody's call.
+                        _ = EntryId::parse(&entry).map(|entry| self.cancels.send((function, entry)));
+                    }
                     // Hints: the watcher finds out by itself, only later.
                     word => _ = self.words.try_send(word),
                 },

@@ -7,6 +7,7 @@ mod announcer;
 mod backoff;
 mod build;
 mod builder;
+mod canceller;
 mod catalog;
 mod clock;
 mod consumer;

@@ -7,8 +7,8 @@ use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Sett
 use baton_engine::{Invocation, Services};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{
-    Call, CallError, Digest, Disposition, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy, Status,
-    decide,
+    Call, CallError, Digest, Disposition, EntryId, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy,
+    Status, decide,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -402,6 +402,23 @@ impl Runner {
     pub(crate) async fn hand_over(&self, delivery: Delivery, settler: &ToSettler) {
         let attempt = delivery.call.attempt.saturating_add(1);
         self.requeue(delivery, None, attempt, None, settler).await;
+    }
+
+    /// Ends a call of this host that somebody takes back; its attempt is stopped. An answer that is on its way stands.
+    pub(crate) async fn cancel(&self, function: &FunctionId, entry: EntryId, settler: &ToSettler) {
+        let Some((Delivery { call, lease, .. }, begun)) = self.flights.stop_one(function, entry) else { return };
+        tracing::info!(%function, call = %call.id, attempt = call.attempt, "call taken back");
+        let mut document = ResultDocument::cancelled(call.id.clone(), now_ms());
+        document.attempts = if begun.is_some() { call.attempt } else { call.attempt - 1 };
+        document.host = Some(self.host.clone());
+        document.accepted_ms = call.accepted_ms;
+        document.started_ms = begun
+            .map(|at| document.finished_ms.saturating_sub(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)));
+        let settlement =
+            Settlement::Finish { id: call.id.clone(), document: document.encode(), reply: call.reply.clone() };
+        let settled = Settling { function: function.clone(), lease, read: None, settlement };
+        let metrics = self.metrics.function(function);
+        send(settler, settled, Count { ended: Ended::Cancelled, fate: Fate::Plain, metrics }, None).await;
     }
 
     async fn requeue(

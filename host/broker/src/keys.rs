@@ -142,6 +142,16 @@ impl Keys {
         format!("{}:hosts", self.prefix)
     }
 
+    /// How the channel of every host starts.
+    pub(crate) fn host_channels(&self) -> String {
+        format!("{}:host:", self.prefix)
+    }
+
+    /// How every channel for notices starts.
+    pub(crate) fn reply_channels(&self) -> String {
+        format!("{}:reply:", self.prefix)
+    }
+
     /// Where one caller listens for notices.
     #[must_use]
     pub fn reply_channel(&self, reply: &ReplyTo) -> String {

@@ -33,6 +33,8 @@ pub enum Word {
     Calls(String),
     /// A call of this function was accepted that is due after so many milliseconds, before any other of its delayed calls.
     Due(FunctionId, u64),
+    /// Somebody takes the call of this entry back.
+    Cancel(FunctionId, String),
 }
 
 /// What a host answers to [`Word::Calls`].
@@ -173,8 +175,16 @@ mod tests {
         let host = HostId::parse("h-1").unwrap();
         let due = Word::Due("acme/resize".parse().unwrap(), 1500);
         assert_eq!(due.encode(), r#"{"due":["acme/resize",1500]}"#);
-        let gone = Word::Gone(host.clone(), OfflineReason::Crashed);
-        for word in [Word::Joined(host), gone, Word::Calls("q".to_owned()), due] {
+        let cancel = Word::Cancel("acme/resize".parse().unwrap(), "1-0".to_owned());
+        assert_eq!(cancel.encode(), r#"{"cancel":["acme/resize","1-0"]}"#, "a script writes it too");
+        let words = [
+            Word::Joined(host.clone()),
+            Word::Gone(host, OfflineReason::Crashed),
+            Word::Calls("q".to_owned()),
+            due,
+            cancel,
+        ];
+        for word in words {
             assert_eq!(serde_json::from_str::<Word>(&word.encode()).unwrap(), word);
         }
         assert!(serde_json::from_str::<Word>(r#"{"later":1}"#).is_err(), "an unknown word is no word");

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Send(Send),
     /// Print the result of a call that was sent
     Get(Get),
+    /// Take a call back: one that waits is taken out, one that runs is stopped
+    Cancel(Cancel),
     /// List functions and hosts, or the calls that run
     Ps(Ps),
     /// Calls that were given up: look at them, send them again, drop them
@@ -152,6 +154,20 @@ pub(crate) struct Get {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
     pub(crate) wait: Duration,
     /// Print the whole result document as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The call's id
+    pub(crate) id: CallId,
+    /// The function that was called [default: the one that has a call with this id]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<FunctionId>,
+    /// Print the call's result document as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -357,6 +373,7 @@ impl Command {
         match self {
             Self::Serve(serve) | Self::Dev(serve) => serve.dir.data.as_ref(),
             Self::Get(get) => get.dir.data.as_ref(),
+            Self::Cancel(cancel) => cancel.dir.data.as_ref(),
             Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
             Self::Dead(Dead::Ls(ls)) => ls.dir.data.as_ref(),

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderValue;
 use axum::response::Response;
 use base64::Engine as _;
-use baton_broker::{BrokerError, CallState};
+use baton_broker::{BrokerError, CallState, Cancelled};
 use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -61,6 +61,33 @@ pub(crate) async fn state(
     let _seat = gate.seat()?;
     let patience = patience(&gate, query)?;
     let state = look(&gate, &asker, &function, &id, patience).await?;
+    shown_as(function, id, state)
+}
+
+/// `DELETE /v1/calls/{tenant}/{function}/{id}`
+pub(crate) async fn cancel(
+    State(gate): State<Arc<Gate>>,
+    asker: Asker,
+    CallTarget(function, id): CallTarget,
+) -> Result<Response, Problem> {
+    let _seat = gate.seat()?;
+    let cancelled = gate.parts.cancel.cancel(gate.seen(&asker, &function), &id).await;
+    match cancelled.map_err(|error| gate.broker_problem(&error))? {
+        Cancelled::Done(result) => shown_as(function, id, CallState::Ended(Box::new(result))),
+        Cancelled::Ended(result) => {
+            let detail = format!("the call had ended before, with the status {}; its result stands", result.status);
+            Err(Problem::new(409, "ended").detail(detail).about(&function, &id))
+        }
+        Cancelled::Unknown => Err(absent(&function, &id)),
+    }
+}
+
+fn absent(function: &FunctionId, id: &CallId) -> Problem {
+    let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
+    Problem::new(404, "unknown-call").detail(detail)
+}
+
+fn shown_as(function: FunctionId, id: CallId, state: CallState) -> Result<Response, Problem> {
     let mut view = CallView {
         id: id.clone(),
         function,
@@ -84,7 +111,11 @@ pub(crate) async fn state(
             (view.host, view.attempt, view.since_ms) = (Some(host), Some(attempt), Some(since_ms));
         }
         CallState::Ended(result) => {
-            view.state = if result.status == Status::Ok { "completed" } else { "failed" };
+            view.state = match result.status {
+                Status::Ok => "completed",
+                Status::Cancelled => "cancelled",
+                Status::Error | Status::Dead | Status::Expired => "failed",
+            };
             (view.host, view.attempt) = (result.host.clone(), Some(result.attempts));
             view.result = Some(shown(&view.function, &result)?);
         }
@@ -133,10 +164,7 @@ async fn look(
 ) -> Result<CallState, Problem> {
     let end = Instant::now() + patience;
     let trouble = |error: BrokerError| gate.broker_problem(&error);
-    let absent = || {
-        let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
-        Problem::new(404, "unknown-call").detail(detail)
-    };
+    let absent = || absent(function, id);
     let function = gate.seen(asker, function);
     let state = gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)?;
     if matches!(state, CallState::Ended(_)) || patience.is_zero() {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_broker::{Admin, BrokerError, Caller, DeadLetters, Inspect, Presence};
+use baton_broker::{Admin, BrokerError, Caller, Cancel, DeadLetters, Inspect, Presence};
 use baton_model::{FunctionId, Name, Tenants};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub struct Parts {
     pub inspect: Arc<Inspect>,
     /// Calls that were given up.
     pub dead: Arc<DeadLetters>,
+    /// Takes calls back.
+    pub cancel: Arc<Cancel>,
     /// What is said about tenants: whose tokens there are.
     pub tenants: watch::Receiver<Tenants>,
     /// The largest payload that a function takes, if the host itself runs it.

@@ -29,7 +29,7 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/send/{function}", Tenants, post(exec::send)),
         ("/v1/send/{tenant}/{function}", Tenants, post(exec::send)),
         ("/v1/calls", Tenants, get(calls::list)),
-        ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state)),
+        ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state).delete(calls::cancel)),
         ("/v1/calls/{tenant}/{function}/{id}/result", Tenants, get(calls::result)),
         ("/v1/dead/{tenant}/{function}", Tenants, get(dead::list).delete(dead::drop_meant)),
         ("/v1/dead/{tenant}/{function}/redrive", Tenants, post(dead::redrive_meant)),

@@ -4,6 +4,7 @@
 //! redis and no wasmtime. Time and chance come in as arguments, so that every rule is tested in microseconds.
 
 mod call;
+mod cancel;
 mod decide;
 mod delay;
 mod grants;
@@ -25,6 +26,7 @@ mod share;
 mod tenant;
 
 pub use call::{Call, Lease};
+pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
 pub use decide::{Disposition, RetryPolicy, decide};
 pub use delay::{DELAY_MAX, delay_of, look_again};
 pub use grants::{

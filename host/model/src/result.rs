@@ -121,6 +121,17 @@ impl ResultDocument {
         }
     }
 
+    /// The document of a call that was taken back.
+    #[must_use]
+    pub fn cancelled(id: CallId, finished_ms: u64) -> Self {
+        let error = CallError { code: "cancelled".to_owned(), message: "the call was taken back".to_owned() };
+        Self {
+            error: Some(error),
+            finished_ms,
+            ..Self::new(Status::Cancelled, id, "application/json".to_owned(), Bytes::new())
+        }
+    }
+
     /// The document as bytes.
     ///
     /// # Panics

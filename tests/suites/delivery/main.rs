@@ -1,5 +1,7 @@
-//! Delivery beyond the plain call: calls that were given up and are sent again, and calls that wait for their time.
+//! Delivery beyond the plain call: calls that were given up and are sent again, calls that wait for their time, calls that are
+//! taken back.
 
+mod cancel;
 mod dead;
 mod delays;
 mod schedules;

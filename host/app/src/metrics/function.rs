@@ -49,6 +49,8 @@ pub(crate) enum Ended {
     HostsLost,
     /// It had a result already under its caller's own id.
     SentTwice,
+    /// Somebody took it back.
+    Cancelled,
     /// It went back unfinished, for another host or a later time.
     HandedBack,
     Malformed,
@@ -57,7 +59,7 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Ok,
         Self::Rejected,
         Self::Retry,
@@ -70,6 +72,7 @@ impl Ended {
         Self::HostFault,
         Self::HostsLost,
         Self::SentTwice,
+        Self::Cancelled,
         Self::HandedBack,
         Self::Malformed,
         Self::Oversize,
@@ -127,6 +130,7 @@ impl Ended {
             Self::HostFault => "host-fault",
             Self::HostsLost => "hosts-lost",
             Self::SentTwice => "sent-twice",
+            Self::Cancelled => "cancelled",
             Self::HandedBack => "handed-back",
             Self::Malformed => "malformed",
             Self::Oversize => "oversize",
@@ -150,6 +154,7 @@ impl Ended {
             | Self::Timeout
             | Self::Expired
             | Self::SentTwice
+            | Self::Cancelled
             | Self::HandedBack
             | Self::Malformed
             | Self::Oversize

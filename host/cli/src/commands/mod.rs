@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod call;
+pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod compile_worker;
 pub(crate) mod dead;

@@ -40,7 +40,7 @@ async fn a_path_that_leads_nowhere_and_a_method_that_does_not_fit_are_problems_t
         stage.post(path, "").await?.is_problem(404, "no-such-path");
     }
     for (method, path, allowed) in [
-        (Method::DELETE, "/v1/calls/default/echo/1-0", "GET,HEAD"),
+        (Method::PUT, "/v1/calls/default/echo/1-0", "GET,HEAD,DELETE"),
         (Method::GET, "/v1/call/echo", "POST"),
         (Method::POST, "/health", "GET,HEAD"),
     ] {

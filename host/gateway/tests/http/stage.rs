@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use baton_broker::{Admin, BrokerConfig, Caller, DeadLetters, Inspect, Presence, Queue};
+use baton_broker::{Admin, BrokerConfig, Caller, Cancel, DeadLetters, Inspect, Presence, Queue};
 use baton_gateway::{Executions, Gateway, GatewayConfig, HostStatus, Parts};
 use baton_model::{FunctionId, HostId, HostState, ReplyTo, Tenants};
 use bytes::Bytes;
@@ -123,6 +123,7 @@ impl Stage {
             admin: Arc::new(Admin::new(&broker)?),
             inspect: Arc::new(Inspect::new(&broker)?),
             dead: Arc::new(DeadLetters::new(&broker)?),
+            cancel: Arc::new(Cancel::new(&broker)?),
             tenants: said,
             // Of one function its host is known, and what it takes.
             allowance: Arc::new(|_| baton_gateway::Allowance::default()),

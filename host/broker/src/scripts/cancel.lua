@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- How a call is taken back. It is the start of the cancelling scripts and no script by itself; all of them have these keys
+-- and arguments. Allowed when memory is full: what is taken out frees more than its result takes.
+--
+-- KEYS[1]  the function's call stream
+-- KEYS[2]  its claims hash
+-- KEYS[3]  its delayed set
+-- KEYS[4]  the call's result key
+-- ARGV[1]  consumer group
+-- ARGV[2]  the call's id
+-- ARGV[3]  how long a result is kept, in ms
+-- ARGV[4]  result document; `"attempts":0` and `"accepted_ms":0` in it are filled in
+-- ARGV[5]  how a reply channel starts
+-- ARGV[6]  what a reply has to start with, so that its caller is told ('' = anything)
+-- ARGV[7]  how a host's channel starts
+-- ARGV[8]  the function
+-- ARGV[9]  a host whose settling connections are cut: the call is taken from it ('' = from none)
+-- ARGV[10] where to start: an entry as XRANGE has it, or a rank
+-- ARGV[11] where to end, as XRANGE has it
+-- ARGV[12] how many are looked at, at the most
+--
+-- Returns one of
+--   'ended', the result   it had a result already, which stands
+--   'out', the result     it is taken back: this is its result from now on
+--   'held', host, entry   a host has it and was told to stop it; nothing was changed
+--   'next', where         it is not among those; what comes next starts there
+--   'none'                it is not among those, and there are no more
+local calls, claims, delayed, result = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, id = ARGV[1], ARGV[2]
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+  return ''
+end
+
+-- The first result of a call is its only one. Something that is no string is no result.
+local function standing()
+  local found = redis.pcall('GET', result)
+  return type(found) == 'string' and found or nil
+end
+
+-- Ends the call, of which so many attempts were begun.
+local function finish(fields, attempts, accepted)
+  local document = string.gsub(ARGV[4], '"attempts":0', '"attempts":' .. string.format('%.0f', attempts), 1)
+  document = string.gsub(document, '"accepted_ms":0', '"accepted_ms":' .. string.format('%.0f', accepted), 1)
+  redis.call('SET', result, document, 'PX', ARGV[3])
+  local reply = field(fields, 'reply')
+  if reply ~= '' and string.sub(reply, 1, #ARGV[6]) == ARGV[6] then
+    redis.call('PUBLISH', ARGV[5] .. reply, document)
+  end
+  return { 'out', document }
+end
