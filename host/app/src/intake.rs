@@ -1,6 +1,6 @@
 //! The intake: which streams are asked for how much, and what makes it look up from its read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,8 +27,11 @@ const BATCH_SHARED_MAX: u32 = 32;
 /// How soon it is looked again while a call waits for an end that nobody may tell of: an attempt that began before there
 /// was anything to decide is not in the books.
 const UNTOLD: Duration = Duration::from_millis(100);
-/// How many reads in a row may look at busy functions only, before all are looked at again.
-const HOT_READS_MAX: u32 = 4;
+/// For how long reads may look at busy functions only, for each function that there is: a look at one that has no call costs
+/// Redis and this host about two microseconds together, and all those looks a tenth of the time.
+const HOT_FOR_EACH: Duration = Duration::from_micros(9);
+/// The fewest calls that a look at all brings from busy functions: where fewer come, none is read without the others.
+const HOT_MIN: usize = 8;
 
 /// What makes the intake look up from its read.
 #[derive(Clone)]
@@ -75,8 +78,11 @@ pub(crate) struct Intake {
     places: Vec<usize>,
     /// What is known of each of them, where there is anything to decide.
     hints: Vec<Hint>,
+    /// The busy ones, which are read without the others up to a time.
     hot: ReadEnd,
-    hot_reads: u32,
+    hot_until: Instant,
+    /// Those that had calls since all were looked at.
+    lively: BTreeSet<FunctionId>,
     /// Who comes first where not all fit.
     turn: usize,
     /// The groups of all functions have to be made sure of, not only those of new ones.
@@ -108,7 +114,8 @@ impl Intake {
             places: Vec::new(),
             hints: Vec::new(),
             hot: ReadEnd::default(),
-            hot_reads: 0,
+            hot_until: Instant::now(),
+            lively: BTreeSet::new(),
             turn: 0,
             is_in_doubt: true,
             look_again: None,
@@ -189,11 +196,13 @@ impl Intake {
         let look = self.ledger.look(&self.places, free, now());
         let is_untold = look.in_use.saturating_add(free) < seats.total();
         let most = u32::try_from(taken.count()).unwrap_or(u32::MAX);
-        let look_at_all = self.hot_reads >= HOT_READS_MAX;
+        let look_at_all = Instant::now() >= self.hot_until;
         let plan = reading::plan(look, &self.hints, most, look_at_all, self.turn, BLOCK);
         let Plan { portions, mut block, waits_for_an_end, held } = plan;
         self.turn = self.turn.wrapping_add(1);
-        self.hot_reads = if block.is_some() || look_at_all { 0 } else { self.hot_reads + 1 };
+        if block.is_some() || look_at_all {
+            self.looked_at_all();
+        }
         self.ledger.note_held(self.places.iter().copied().zip(held), now());
         if waits_for_an_end && is_untold {
             block = block.map(|block| block.min(UNTOLD));
@@ -259,32 +268,57 @@ impl Intake {
         self.hints = vec![Hint::default(); functions.len()];
         self.all = ReadEnd::new(self.queue.keys(), functions);
         self.hot = ReadEnd::default();
+        self.lively.clear();
         Ok(())
     }
 
-    /// Reads for so many seats. Redis counts by stream, so the seats are shared out: among the busy functions, read
-    /// without waiting, while they fill their share; among all otherwise.
+    /// Reads for so many seats. Redis counts by stream, so the seats are shared out: for a while among the busy functions,
+    /// then among all.
     async fn read(&mut self, seats: usize) -> Result<Vec<Incoming>, BrokerError> {
-        let is_hot = !self.hot.functions().is_empty() && self.hot_reads < HOT_READS_MAX;
-        let (from, block) = if is_hot { (&self.hot, None) } else { (&self.all, Some(BLOCK)) };
+        let left = self.hot_until.saturating_duration_since(Instant::now());
+        let is_hot = !self.hot.functions().is_empty() && !left.is_zero();
+        // Redis counts in milliseconds.
+        let block = if is_hot { Some(left).filter(|left| *left >= Duration::from_millis(1)) } else { Some(BLOCK) };
+        let from = if is_hot { &self.hot } else { &self.all };
         let share = (seats / from.functions().len()).max(1);
-        self.hot_reads = if is_hot { self.hot_reads + 1 } else { 0 };
         let incoming = self.reader.read(from, share, block).await?;
+        if !is_hot {
+            self.looked_at_all();
+        }
         self.note_busy(&incoming, share, is_hot);
         Ok(incoming)
     }
 
-    /// A function that filled its share probably has more.
+    fn looked_at_all(&mut self) {
+        let functions = u32::try_from(self.all.functions().len()).unwrap_or(u32::MAX);
+        self.hot_until = Instant::now() + HOT_FOR_EACH * functions;
+    }
+
+    /// A function that filled its share probably has more, and so has one that is busy already and had any call.
     fn note_busy(&mut self, incoming: &[Incoming], share: usize, was_hot: bool) {
-        // Redis answers stream by stream, so the calls of one function stand together.
-        let busy = incoming.chunk_by(|a, b| a.function() == b.function()).filter(|calls| calls.len() >= share);
-        let busy: Vec<&FunctionId> = busy.map(|calls| calls[0].function()).collect();
-        if self.all.functions().len() == 1 || (busy.is_empty() && !was_hot) {
+        if self.all.functions().len() == 1 {
             return;
         }
-        if !busy.iter().copied().eq(self.hot.functions()) {
-            let busy = busy.into_iter().cloned().collect();
-            self.hot = ReadEnd::new(self.queue.keys(), busy);
+        // Redis answers stream by stream, so the calls of one function stand together.
+        let brought = incoming.chunk_by(|a, b| a.function() == b.function());
+        if was_hot {
+            for calls in brought {
+                if !self.lively.contains(calls[0].function()) {
+                    self.lively.insert(calls[0].function().clone());
+                }
+            }
+            if incoming.is_empty() {
+                // Whoever comes next is waited for everywhere.
+                self.hot_until = Instant::now();
+            }
+            return;
+        }
+        let mut busy = std::mem::take(&mut self.lively);
+        if incoming.len() >= HOT_MIN {
+            busy.extend(brought.filter(|calls| calls.len() >= share).map(|calls| calls[0].function().clone()));
+        }
+        if !busy.iter().eq(self.hot.functions()) {
+            self.hot = ReadEnd::new(self.queue.keys(), busy.into_iter().collect());
         }
     }
 }

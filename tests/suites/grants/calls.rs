@@ -4,26 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use baton_model::Status;
+use baton_tests::sample;
 use baton_tests::settings::{ATTEMPTS_MAX, PATIENCE, SEATS};
-use baton_tests::{Stage, nested_guest, sample};
 use serde_json::{Value, json};
 
-const ALL: &str = "grants.calls.functions = \"all\"\n";
-
-async fn stage(functions: &[(&str, &str)]) -> Result<Stage> {
-    let stage = Stage::with(&[]).await?;
-    for (function, manifest) in functions {
-        stage.folder.write_manifest(function, manifest)?;
-        stage.folder.install(function, &nested_guest()?)?;
-    }
-    Ok(stage)
-}
-
-async fn told(stage: &mut Stage, function: &str, order: &Value) -> Result<Value> {
-    let answer = stage.caller.call(function, order.to_string()).await?;
-    ensure!(answer.status == Status::Ok, "{order}: {:?}", answer.error);
-    Ok(serde_json::from_slice(&answer.payload)?)
-}
+use crate::nested::{ALL, stage, told};
 
 /// An order that goes through so many calls of `one`.
 fn chain(length: usize) -> Value {

@@ -3,3 +3,4 @@
 mod calls;
 mod foreign;
 mod neighbours;
+mod nested;

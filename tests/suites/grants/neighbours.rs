@@ -4,29 +4,14 @@
 use anyhow::{Context, Result, ensure};
 use baton_model::Status;
 use baton_tests::settings::{PATIENCE, SEATS};
-use baton_tests::{Stage, nested_guest, until};
-use serde_json::{Value, json};
+use baton_tests::{nested_guest, until};
+use serde_json::json;
 
-const ALL: &str = "grants.calls.functions = \"all\"\n";
-
-async fn stage(functions: &[&str]) -> Result<Stage> {
-    let stage = Stage::with(&[]).await?;
-    for function in functions {
-        stage.folder.write_manifest(function, ALL)?;
-        stage.folder.install(function, &nested_guest()?)?;
-    }
-    Ok(stage)
-}
-
-async fn told(stage: &mut Stage, function: &str, order: &Value) -> Result<Value> {
-    let answer = stage.caller.call(function, order.to_string()).await?;
-    ensure!(answer.status == Status::Ok, "{order}: {:?}", answer.error);
-    Ok(serde_json::from_slice(&answer.payload)?)
-}
+use crate::nested::{ALL, stage, told};
 
 #[tokio::test]
 async fn a_tenant_whose_calls_all_wait_leaves_the_others_theirs() -> Result<()> {
-    let mut stage = stage(&["acme/one", "victim/one"]).await?;
+    let mut stage = stage(&[("acme/one", ALL), ("victim/one", ALL)]).await?;
     let _host = stage.host().setting(SEATS, 16).start_ready(&["acme/one", "victim/one"]).await?;
     // Somebody has called it, and no host has it: whoever waits for it waits as long as it may.
     stage.caller.send("acme/sink", "").await?;
@@ -59,7 +44,7 @@ async fn one_call_at_once_is_enough_for_a_function_that_calls_itself() -> Result
 
 #[tokio::test]
 async fn a_depth_is_for_hosts_to_say() -> Result<()> {
-    let mut stage = stage(&["acme/one"]).await?;
+    let mut stage = stage(&[("acme/one", ALL)]).await?;
     let _host = stage.host().start_ready(&["acme/one"]).await?;
     let sealed = told(&mut stage, "acme/one", &json!({ "call": "one", "with": {} })).await?;
     assert_eq!(sealed["depth"], "1", "what a function sees has nothing in it that it could pass on");
@@ -76,7 +61,7 @@ async fn a_depth_is_for_hosts_to_say() -> Result<()> {
 
 #[tokio::test]
 async fn what_nobody_has_had_is_not_called_and_leaves_nothing_behind() -> Result<()> {
-    let mut stage = stage(&["acme/one"]).await?;
+    let mut stage = stage(&[("acme/one", ALL)]).await?;
     let _host = stage.host().start_ready(&["acme/one"]).await?;
     for send in [false, true] {
         let answer = told(&mut stage, "acme/one", &json!({ "call": "ghost", "send": send })).await?.to_string();
@@ -89,7 +74,7 @@ async fn what_nobody_has_had_is_not_called_and_leaves_nothing_behind() -> Result
 
 #[tokio::test]
 async fn a_queue_takes_no_more_from_functions_than_it_may_hold() -> Result<()> {
-    let mut stage = stage(&["acme/one", "acme/two"]).await?;
+    let mut stage = stage(&[("acme/one", ALL), ("acme/two", ALL)]).await?;
     stage.folder.write_tenant("acme", "[quotas]\nqueue_calls = 5\n")?;
     let _host = stage.host().start_ready(&["acme/one", "acme/two"]).await?;
     stage.caller.send("acme/sink", "").await?;
@@ -105,7 +90,7 @@ async fn a_queue_takes_no_more_from_functions_than_it_may_hold() -> Result<()> {
 #[tokio::test]
 async fn tenants_with_the_longest_names_call_functions_too() -> Result<()> {
     let function = format!("{}/one", "a".repeat(63));
-    let mut stage = stage(&[&function]).await?;
+    let mut stage = stage(&[(&function, ALL)]).await?;
     let _host = stage.host().start_ready(&[&function]).await?;
     assert_eq!(told(&mut stage, &function, &json!({ "call": "one", "with": {} })).await?["depth"], "1");
     Ok(())
