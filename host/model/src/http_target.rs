@@ -64,12 +64,12 @@ impl HttpTarget {
                 Ok(_) | Err(_) => return Err(refused("its port is not a number from 1 to 65535")),
             },
         };
-        // One dot at the end makes no difference in a request either.
+        // One dot at the end makes no difference in a request either; a second one would end in an empty label.
         let host = host.strip_suffix('.').unwrap_or(&host);
         let (host, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |domain| (domain, true));
         let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let is_address = rest.starts_with('[');
-        if host.is_empty() || host.len() > 253 || !(is_address || host.bytes().all(is_name)) {
+        if host.is_empty() || host.ends_with('.') || host.len() > 253 || !(is_address || host.bytes().all(is_name)) {
             return Err(refused("its host is not a name or an address, and a path is no part of a target"));
         }
         Ok(Self { is_tls, host: host.to_ascii_lowercase(), is_wildcard, port })
@@ -184,6 +184,8 @@ mod tests {
             "http://[zz]",
             "https://a b",
             "https://*.*.a",
+            "https://a..",
+            "https://*.a..",
             "http://[::1]x",
         ] {
             assert!(HttpTarget::parse(bad).is_err(), "{bad:?}");
