@@ -1,5 +1,5 @@
-//! The promoter: moves calls whose wait is over into their streams, a batch of one function after one of another. It sleeps
-//! until the first is due.
+//! The promoter: moves calls whose wait is over into their streams, in bounded batches in which every function has its part.
+//! It sleeps until the first is due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,12 @@ use crate::backoff::{Backoff, Trouble};
 
 /// How long a function is left alone whose delayed calls Redis does not let be moved.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Of how many functions calls are moved in one round trip.
+const FUNCTIONS_MAX: usize = 16;
+
+/// When to look at the delayed calls of which function.
+type Agenda = BTreeMap<FunctionId, Instant>;
 
 /// A call of `function` is due after `wait`.
 pub(crate) struct Due {
@@ -33,13 +39,13 @@ pub(crate) struct Promoter {
 impl Promoter {
     /// Promotes until `stop`. What waits then is found by another host's sweep, or by this one's next start.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut agenda: BTreeMap<FunctionId, Instant> = BTreeMap::new();
+        let mut agenda = Agenda::new();
         let mut backoff = Backoff::new("waking delayed calls", &self.trouble);
         loop {
-            let next = agenda.iter().min_by_key(|(_, at)| **at).map(|(function, at)| (function.clone(), *at));
+            let next = agenda.values().min().copied();
             let due = async {
-                match &next {
-                    Some((_, at)) => tokio::time::sleep_until(*at).await,
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -53,27 +59,41 @@ impl Promoter {
                 }
                 () = stop.cancelled() => return,
             }
-            let Some((function, _)) = next else { continue };
-            let asked = Instant::now();
-            match self.queue.promote(&function).await {
-                Ok((_, next_due)) => {
-                    backoff.succeeded();
-                    let answered = Instant::now();
-                    match look_again(next_due, answered - asked) {
-                        Some(wait) => _ = agenda.insert(function, answered + wait),
-                        None => _ = agenda.remove(&function),
-                    }
-                }
-                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
-                    // The fault lies with this function's keys. The others go on.
-                    tracing::warn!(%function, %error, "its delayed calls cannot be woken; trying again in a while");
-                    agenda.insert(function, Instant::now() + REFUSED_PAUSE);
-                }
+            match self.promote(&mut agenda).await {
+                Ok(()) => backoff.succeeded(),
                 Err(error) => tokio::select! {
                     () = backoff.failed(&error) => {}
                     () = stop.cancelled() => return,
                 },
             }
         }
+    }
+
+    /// Moves what is due of those functions that have waited the longest for it.
+    async fn promote(&self, agenda: &mut Agenda) -> Result<(), BrokerError> {
+        let asked = Instant::now();
+        let mut due: Vec<(Instant, FunctionId)> =
+            agenda.iter().filter(|(_, at)| **at <= asked).map(|(function, at)| (*at, function.clone())).collect();
+        due.sort();
+        due.truncate(FUNCTIONS_MAX);
+        let due: Vec<FunctionId> = due.into_iter().map(|(_, function)| function).collect();
+        let answers = self.queue.promote(&due).await?;
+        let answered = Instant::now();
+        let mut trouble = None;
+        for (function, answer) in due.into_iter().zip(answers) {
+            match answer {
+                Ok(next_due) => match look_again(next_due, answered - asked) {
+                    Some(wait) => _ = agenda.insert(function, answered + wait),
+                    None => _ = agenda.remove(&function),
+                },
+                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
+                    // The fault lies with this function's keys. The others go on.
+                    tracing::warn!(%function, %error, "its delayed calls cannot be woken; trying again in a while");
+                    agenda.insert(function, answered + REFUSED_PAUSE);
+                }
+                Err(error) => trouble = Some(error),
+            }
+        }
+        trouble.map_or(Ok(()), Err)
     }
 }

@@ -44,7 +44,7 @@ pub use lease::{LeaseKeeper, Renewal};
 pub use link::BrokerConfig;
 pub use meter::{Meter, Role, RoleCounts};
 pub use presence::{Cut, Presence, Seen, UPTIME_MIN};
-pub use queue::{Backlog, Queue, SweepPlan, Swept, Ticked};
+pub use queue::{Backlog, Promoted, Queue, SweepPlan, Swept, Ticked};
 pub use reader::{Delivery, Incoming, Portion, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use seal::Seal;
 pub use settle::{Settled, Settlement, Settler, Verdict};

@@ -18,9 +18,10 @@ use crate::seal::Seal;
 
 /// The most entries that are looked at in one step of a search.
 const PAGE: usize = 1000;
-/// The most delayed calls that one script run moves.
+/// The most delayed calls that one round trip moves, whichever function's, and how many each function may move in any case.
 const PROMOTE_MAX: usize = 100;
-/// After how many bytes of them it moves no further one.
+const PROMOTE_MIN: usize = 10;
+/// After how many bytes of them a function moves no further one.
 const PROMOTE_BYTES_MAX: usize = 256 << 10;
 
 /// What a sweep of one function found.
@@ -72,6 +73,9 @@ pub struct Ticked {
     /// The time now, in Unix milliseconds of Redis's clock.
     pub now_ms: u64,
 }
+
+/// When the next call of a function is due whose calls were moved; none if none waits any more.
+pub type Promoted = Result<Option<Duration>, BrokerError>;
 
 /// Housekeeping on one shared connection.
 pub struct Queue {
@@ -248,24 +252,26 @@ impl Queue {
         }
     }
 
-    /// Moves the calls of `function` that are due into its stream. Returns how many, and when the next is due.
+    /// Moves calls that are due into the streams of these functions, in one round trip. Tells of each, in order, when its
+    /// next call is due; none if none waits any more.
     ///
     /// # Errors
-    /// Any [`BrokerError`].
-    pub async fn promote(&self, function: &FunctionId) -> Result<(usize, Option<Duration>), BrokerError> {
-        let mut call = self.promote.call(3);
-        call.arg(self.keys.calls(function))
-            .arg(self.keys.delayed(function))
-            .arg(self.keys.dead(function))
-            .arg(PROMOTE_MAX)
-            .arg(PROMOTE_BYTES_MAX);
-        match self.promote.run(&self.link, &call).await? {
-            Value::Array(parts) => match parts[..] {
-                [Value::Int(moved), Value::Int(next)] => Ok((usize::try_from(moved).unwrap_or(0), wait(next))),
-                _ => Err(BrokerError::shape("promote.lua", &parts)),
-            },
-            other => Err(BrokerError::shape("promote.lua", &other)),
+    /// Any [`BrokerError`] that concerns all; one that concerns a function alone stands in its place.
+    pub async fn promote(&self, functions: &[FunctionId]) -> Result<Vec<Promoted>, BrokerError> {
+        let most = (PROMOTE_MAX / functions.len().max(1)).max(PROMOTE_MIN);
+        let mut all = redis::Pipeline::with_capacity(functions.len() + 1);
+        for function in functions {
+            let mut call = self.promote.call(3);
+            call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.dead(function));
+            all.add_command(call.arg(most).arg(PROMOTE_BYTES_MAX).to_owned());
         }
+        let read = |answers: Vec<Value>| answers.into_iter().map(promoted).collect::<Vec<Promoted>>();
+        let answers = read(self.link.run_all(&all).await?);
+        if !answers.iter().any(|answer| matches!(answer, Err(BrokerError::NoScript))) {
+            return Ok(answers);
+        }
+        self.link.run(&self.promote.load()).await?;
+        Ok(read(self.link.run_all(&all).await?))
     }
 
     /// Makes the call of a tick, if that has come and no host has made it. Without a tick it is only asked what was done.
@@ -438,6 +444,16 @@ impl Queue {
                 Ok(None)
             }
         }
+    }
+}
+
+fn promoted(answer: Value) -> Promoted {
+    match answer.extract_error()? {
+        Value::Array(parts) => match parts[..] {
+            [Value::Int(_), Value::Int(next)] => Ok(wait(next)),
+            _ => Err(BrokerError::shape("promote.lua", &parts)),
+        },
+        other => Err(BrokerError::shape("promote.lua", &other)),
     }
 }
 
