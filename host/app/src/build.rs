@@ -1,5 +1,6 @@
 //! The composition root: builds the parts of a host and starts them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -401,13 +402,16 @@ impl Work {
                 alarm: alarm.clone(),
                 promoter: to_promoter.clone(),
                 lease: broker.lease,
-                roster,
+                roster: roster.clone(),
                 gone,
                 trouble: trouble.clone(),
             }
             .run(stop.clone()),
         );
-        intake.spawn(Promoter { queue: queue.clone(), inbox: due, trouble: trouble.clone() }.run(stop.clone()));
+        intake.spawn(
+            Promoter { queue: queue.clone(), inbox: due, roster, turns: HashMap::new(), trouble: trouble.clone() }
+                .run(stop.clone()),
+        );
         intake.spawn(
             Scheduler { queue: queue.clone(), catalog: catalog.clone(), trouble: trouble.clone() }.run(stop.clone()),
         );

@@ -1,17 +1,18 @@
 //! The promoter: moves calls whose wait is over into their streams, in bounded batches in which every function has its part.
 //! It sleeps until the first is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Queue};
-use baton_model::{FunctionId, look_again};
-use tokio::sync::mpsc;
+use baton_model::{FunctionId, Turn, look_again};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Trouble};
+use crate::peers::Roster;
 
 /// How long a function is left alone whose delayed calls Redis does not let be moved.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
@@ -33,6 +34,9 @@ pub(crate) struct Due {
 pub(crate) struct Promoter {
     pub(crate) queue: Arc<Queue>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Due>,
+    /// Who is there; of those that have a function, one is the first to wake its calls.
+    pub(crate) roster: watch::Receiver<Option<Roster>>,
+    pub(crate) turns: HashMap<FunctionId, Turn>,
     pub(crate) trouble: Arc<Trouble>,
 }
 
@@ -53,7 +57,7 @@ impl Promoter {
                 () = due => {}
                 told = self.inbox.recv() => {
                     let Some(Due { function, wait }) = told else { return };
-                    let at = Instant::now() + wait;
+                    let at = Instant::now() + self.turn(&function).after(wait);
                     agenda.entry(function).and_modify(|have| *have = at.min(*have)).or_insert(at);
                     continue;
                 }
@@ -69,8 +73,24 @@ impl Promoter {
         }
     }
 
+    /// Looked up once for each function as long as the same hosts are there.
+    fn turn(&mut self, function: &FunctionId) -> Turn {
+        if self.roster.has_changed().unwrap_or(false) {
+            self.turns.clear();
+        }
+        if let Some(turn) = self.turns.get(function) {
+            return *turn;
+        }
+        let turn = match self.roster.borrow_and_update().as_ref().map(|roster| roster.share(function)) {
+            None | Some((_, 0)) => Turn::First,
+            Some(_) => Turn::Backup,
+        };
+        self.turns.insert(function.clone(), turn);
+        turn
+    }
+
     /// Moves what is due of those functions that have waited the longest for it.
-    async fn promote(&self, agenda: &mut Agenda) -> Result<(), BrokerError> {
+    async fn promote(&mut self, agenda: &mut Agenda) -> Result<(), BrokerError> {
         let asked = Instant::now();
         let mut due: Vec<(Instant, FunctionId)> =
             agenda.iter().filter(|(_, at)| **at <= asked).map(|(function, at)| (*at, function.clone())).collect();
@@ -82,7 +102,7 @@ impl Promoter {
         let mut trouble = None;
         for (function, answer) in due.into_iter().zip(answers) {
             match answer {
-                Ok(next_due) => match look_again(next_due, answered - asked) {
+                Ok(next_due) => match look_again(next_due, answered - asked, self.turn(&function)) {
                     Some(wait) => _ = agenda.insert(function, answered + wait),
                     None => _ = agenda.remove(&function),
                 },

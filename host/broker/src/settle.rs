@@ -270,6 +270,7 @@ impl<T: Send> Settler<T> {
             .arg(self.keys.delayed(&item.function));
         self.lease_args(&mut call, item.lease);
         call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait).arg(since);
+        call.arg(self.keys.hosts_channel()).arg(item.function.to_string());
         match self.requeue.run(&self.link, &call).await? {
             Value::Int(-1) => Ok(Verdict::Fenced),
             Value::Int(_) => Ok(Verdict::Done),

@@ -9,6 +9,8 @@ pub const DELAY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const LOOK_MIN: Duration = Duration::from_millis(1);
 /// The longest pause between two batches that are both due.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// How much later those look that are not the first to.
+const BACKUP_LATE: Duration = Duration::from_millis(20);
 /// How many times as long as a batch took, the next one waits.
 const PAUSES: u32 = 2;
 
@@ -21,18 +23,39 @@ pub fn delay_of(asked: Option<Duration>, was_put_back: bool, deadline: Option<Du
     Some(deadline.map_or(delay, |deadline| delay.min(deadline))).filter(|delay| !delay.is_zero())
 }
 
+/// Which of the hosts that have a function this one is, as far as its delayed calls go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It wakes them when they are due.
+    First,
+    /// It wakes what the first has left, a moment later: that one may be gone, or stand still, and nobody knows it yet.
+    Backup,
+}
+
+impl Turn {
+    /// How much later than `wait` this host looks.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Duration {
+        match self {
+            Self::First => wait,
+            Self::Backup => wait + BACKUP_LATE,
+        }
+    }
+}
+
 /// When delayed calls are looked at again after a batch of them was put into the stream, which took `took`, and of which
 /// the next is due after `next_due`. None if none waits any more.
 ///
 /// Of calls that are all due at once Redis gets one bounded batch after the other, with twice the time in between for
 /// everybody else. A look that found nothing due is made again when something is.
 #[must_use]
-pub fn look_again(next_due: Option<Duration>, took: Duration) -> Option<Duration> {
+pub fn look_again(next_due: Option<Duration>, took: Duration, turn: Turn) -> Option<Duration> {
     let next_due = next_due?;
-    if next_due.is_zero() {
-        return Some(took.saturating_mul(PAUSES).clamp(LOOK_MIN, PAUSE_MAX));
-    }
-    Some(next_due.max(LOOK_MIN))
+    let wait = match next_due.is_zero() {
+        true => took.saturating_mul(PAUSES).clamp(LOOK_MIN, PAUSE_MAX),
+        false => next_due.max(LOOK_MIN),
+    };
+    Some(turn.after(wait))
 }
 
 #[cfg(test)]
@@ -69,7 +92,9 @@ mod tests {
             (Some(ms(0)), ms(3), Some(ms(6))),
             (Some(ms(0)), ms(900), Some(ms(50))),
         ] {
-            assert_eq!(look_again(next_due, took), expected, "{next_due:?} {took:?}");
+            assert_eq!(look_again(next_due, took, Turn::First), expected, "{next_due:?} {took:?}");
+            let later = expected.map(|wait| wait + ms(20));
+            assert_eq!(look_again(next_due, took, Turn::Backup), later, "{next_due:?} {took:?}");
         }
     }
 }

@@ -28,7 +28,7 @@ mod tenant;
 pub use call::{Call, Lease};
 pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
 pub use decide::{Disposition, RetryPolicy, decide};
-pub use delay::{DELAY_MAX, delay_of, look_again};
+pub use delay::{DELAY_MAX, Turn, delay_of, look_again};
 pub use grants::{
     Bucket, BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, PAIR_BYTES, ScratchGrant, Setting,
 };

@@ -1,9 +1,11 @@
 //! Calls that wait for their time: at every door, over every host, and whatever dies in between.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use baton_model::{ResultDocument, Status};
 use baton_tests::settings::{GROUP, LEASE_MS, NO_FUNCTIONS, PATIENCE};
-use baton_tests::{Host, Http, Stage, now_ms, until};
+use baton_tests::{Fleet, Host, Http, Signal, Stage, now_ms, until};
 
 /// How long most calls here wait.
 const WAIT_MS: u64 = 700;
@@ -138,6 +140,33 @@ async fn what_a_host_could_not_hear_it_looks_for() -> Result<()> {
     let () = step.query_async(stage.caller.connection()).await?;
     ran_in_time(&stage.caller.result("echo", "unheard").await?, due_ms)?;
     stage.caller.quiescent("echo").await
+}
+
+#[tokio::test]
+async fn a_call_is_woken_although_the_host_whose_turn_it_is_stands_still() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let fleet = Fleet::of(2, &stage.host(), &["echo"]).await?;
+    let first = usize::from(fleet.id(1) < fleet.id(0));
+    fleet.signal(first, Signal::STOP)?;
+    let frozen = fleet.id(first).as_str();
+    // Redis still hands the frozen host what it had asked for, once.
+    until("the frozen host gets nothing any more", PATIENCE, async || {
+        let id = stage.caller.send("echo", "1").await?;
+        until("the call is somebody's", PATIENCE, async || {
+            let is_stuck = stage.caller.pending("echo").await?.iter().any(|(_, owner)| owner == frozen);
+            let has_ended = stage.caller.result_now("echo", &id).await?.is_some();
+            Ok((is_stuck || has_ended).then_some(is_stuck.then_some(())))
+        })
+        .await
+    })
+    .await?;
+    let due_ms = now_ms() + WAIT_MS;
+    let id = send_later(fleet.host(1 - first), &format!("{WAIT_MS}ms")).await?;
+    // Long before anybody can know that the other one is silent.
+    let answer = stage.caller.result_within("echo", &id, Duration::from_secs(15)).await?;
+    ran_in_time(&answer, due_ms)?;
+    ensure!(answer.host.as_ref() == Some(fleet.id(1 - first)), "{answer:?}");
+    fleet.signal(first, Signal::CONT)
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@
 -- ARGV[7] when the call was first accepted, Unix ms
 -- ARGV[8] how long it waits, in ms; -1 = it does not, and stands in the stream again at once
 -- ARGV[9] 'accepted' = the wait is counted from when the call was first accepted, else from now
+-- ARGV[10] the channel on which hosts are told of it, if no other call is due before it: whoever wakes an earlier one sees
+--          this one too
+-- ARGV[11] the function's name
 --
 -- Returns
 --   -1  lost: this host does not hold the lease any more; nothing was changed
@@ -45,10 +48,13 @@ if wait < 0 then
   redis.call('XADD', calls, '*', unpack(fields))
 else
   local time = redis.call('TIME')
-  local since = time[1] * 1000 + math.floor(time[2] / 1000)
-  if ARGV[9] == 'accepted' then since = tonumber(ARGV[7]) end
-  due = since + wait
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  due = wait + (ARGV[9] == 'accepted' and tonumber(ARGV[7]) or now)
+  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
   redis.call('ZADD', delayed, due, cmsgpack.pack(fields))
+  if ARGV[10] and (#first == 0 or due < tonumber(first[2])) then
+    redis.call('PUBLISH', ARGV[10], string.format('{"due":["%s",%.0f]}', ARGV[11], math.max(0, due - now)))
+  end
 end
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
