@@ -9,6 +9,8 @@ use baton_tests::{Fleet, Host, Http, Signal, Stage, now_ms, until};
 
 /// How long most calls here wait.
 const WAIT_MS: u64 = 700;
+/// Long enough for a loaded machine, and long before a host looks at what nobody told it of.
+const SOON: Duration = Duration::from_secs(12);
 
 /// It was answered, no earlier than `due_ms` by the clock of Redis, and at the first attempt.
 fn ran_in_time(answer: &ResultDocument, due_ms: u64) -> Result<()> {
@@ -59,7 +61,7 @@ async fn every_door_takes_a_delay_and_gives_the_id_back() -> Result<()> {
     ensure!(sent.expect(0)?.stdout.trim() == "mine");
     let mut due = before + WAIT_MS;
     for id in [first.as_str(), "mine"] {
-        ran_in_time(&stage.caller.result("echo", id).await?, due)?;
+        ran_in_time(&stage.caller.result_within("echo", id, SOON).await?, due)?;
     }
     due = now_ms() + 300;
     let called = http.post_with("/v1/call/echo", &[("baton-delay", "300ms")], "3").await?.expect(200)?;
@@ -119,6 +121,11 @@ async fn a_host_that_dies_before_it_put_the_call_aside_changes_nothing() -> Resu
     let _host = plan.start_ready(&["echo"]).await?;
     let accepted_ms: u64 = id.split('-').next().context("an entry id")?.parse()?;
     until_delayed(&mut stage, 1).await?;
+    let due: Vec<(Vec<u8>, u64)> = redis::cmd("ZRANGE")
+        .arg(&["baton:{default/echo}:delayed", "0", "-1", "WITHSCORES"])
+        .query_async(stage.caller.connection())
+        .await?;
+    ensure!(due[0].1 == accepted_ms + 2500, "its wait is counted from when it was accepted: {}", due[0].1);
     ran_in_time(&stage.caller.result("echo", &id).await?, accepted_ms + 2500)?;
     stage.caller.quiescent("echo").await
 }
@@ -138,7 +145,7 @@ async fn what_a_host_could_not_hear_it_looks_for() -> Result<()> {
     step.atomic().cmd("CLIENT").arg("KILL").arg("ID").arg(connection).ignore();
     step.cmd("EVAL").arg(accept).arg(1).arg("baton:{default/echo}:delayed").arg(due_ms).ignore();
     let () = step.query_async(stage.caller.connection()).await?;
-    ran_in_time(&stage.caller.result("echo", "unheard").await?, due_ms)?;
+    ran_in_time(&stage.caller.result_within("echo", "unheard", SOON).await?, due_ms)?;
     stage.caller.quiescent("echo").await
 }
 
@@ -163,7 +170,7 @@ async fn a_call_is_woken_although_the_host_whose_turn_it_is_stands_still() -> Re
     let due_ms = now_ms() + WAIT_MS;
     let id = send_later(fleet.host(1 - first), &format!("{WAIT_MS}ms")).await?;
     // Long before anybody can know that the other one is silent.
-    let answer = stage.caller.result_within("echo", &id, Duration::from_secs(15)).await?;
+    let answer = stage.caller.result_within("echo", &id, SOON).await?;
     ran_in_time(&answer, due_ms)?;
     ensure!(answer.host.as_ref() == Some(fleet.id(1 - first)), "{answer:?}");
     fleet.signal(first, Signal::CONT)
