@@ -1,5 +1,7 @@
 //! The caller's side: send a call, wait for its result. What a client in any language does, in Rust.
 
+mod many;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use baton_model::{CallId, FunctionId, ReplyTo, ResultDocument};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -61,6 +63,7 @@ pub struct Caller {
     seal: Arc<Seal>,
     delay: Lua,
     reply: ReplyTo,
+    result_ttl: Duration,
     /// One topic for each function that was called. A lock and no message: it is held for a few map operations.
     topics: Mutex<Topics>,
     waiting: Arc<Waiting>,
@@ -167,6 +170,7 @@ impl Caller {
             seal: config.seal.clone(),
             delay: Lua::new(include_str!("scripts/delay.lua")),
             reply,
+            result_ttl: config.result_ttl,
             topics: Mutex::default(),
             waiting: Arc::default(),
             listening: tokio::sync::Mutex::default(),
@@ -272,14 +276,7 @@ impl Caller {
     /// # Errors
     /// Any [`BrokerError`]; [`BrokerError::Refused`] if what stands there is no result document.
     pub async fn result(&self, function: &FunctionId, id: &CallId) -> Result<Option<ResultDocument>, BrokerError> {
-        match self.link.run(cmd("GET").arg(self.keys.result(function, id))).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(bytes) => {
-                let read = ResultDocument::decode(&mut Bytes::from(bytes));
-                read.map(Some).map_err(|e| BrokerError::Refused(format!("the result of {id} cannot be read: {e}")))
-            }
-            other => Err(BrokerError::shape("GET", &other)),
-        }
+        result_of(id, self.link.run(cmd("GET").arg(self.keys.result(function, id))).await?)
     }
 
     fn topic(&self, function: &FunctionId) -> Result<Topic, BrokerError> {
@@ -317,14 +314,21 @@ impl Caller {
         if let Some(delay) = options.delay {
             return self.add_for_later(function, payload, options, reply, delay).await;
         }
+        id_of(options, &self.link.run(&self.entry(function, payload, options, reply)?).await?)
+    }
+
+    /// What adds a call that does not wait.
+    fn entry(
+        &self,
+        function: &FunctionId,
+        payload: &[u8],
+        options: &SendOptions,
+        reply: Option<&ReplyTo>,
+    ) -> Result<Cmd, BrokerError> {
         let mut add = cmd("XADD");
         add.arg(self.keys.calls(function)).arg("*");
         self.fields(&mut add, function, payload, options, options.id.as_ref(), reply)?;
-        let answer = self.link.run(&add).await?;
-        let Value::BulkString(entry) = &answer else { return Err(BrokerError::shape("XADD", &answer)) };
-        let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
-        let entry = entry.ok_or_else(|| BrokerError::shape("XADD", &answer))?;
-        Ok(options.id.clone().unwrap_or(entry))
+        Ok(add)
     }
 
     /// Adds a call that waits. It has no entry yet that could give it an id, so it gets one that nobody can guess.
@@ -336,8 +340,7 @@ impl Caller {
         reply: Option<&ReplyTo>,
         delay: Duration,
     ) -> Result<CallId, BrokerError> {
-        let made = || CallId::parse(&format!("{:032x}", rand::random::<u128>())).expect("hexadecimal digits");
-        let id = options.id.clone().unwrap_or_else(made);
+        let id = options.id.clone().unwrap_or_else(Self::new_id);
         let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let mut add = self.delay.call(3);
         add.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.result(function, &id));
@@ -352,7 +355,7 @@ impl Caller {
     /// The fields of a call's entry, in pairs.
     fn fields(
         &self,
-        add: &mut redis::Cmd,
+        add: &mut Cmd,
         function: &FunctionId,
         payload: &[u8],
         options: &SendOptions,
@@ -421,6 +424,26 @@ impl Caller {
         let (sink, messages) = connect.map_err(silent)??.split();
         let task = tokio::spawn(hear(messages, self.waiting.clone()));
         Ok(Listening { sink, channels: HashMap::new(), task })
+    }
+}
+
+/// The id of a call that was added, by the answer to its `XADD`.
+fn id_of(options: &SendOptions, answer: &Value) -> Result<CallId, BrokerError> {
+    let Value::BulkString(entry) = answer else { return Err(BrokerError::shape("XADD", answer)) };
+    let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
+    let entry = entry.ok_or_else(|| BrokerError::shape("XADD", answer))?;
+    Ok(options.id.clone().unwrap_or(entry))
+}
+
+/// What stands under the key of a result.
+fn result_of(id: &CallId, answer: Value) -> Result<Option<ResultDocument>, BrokerError> {
+    match answer {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => {
+            let read = ResultDocument::decode(&mut Bytes::from(bytes));
+            read.map(Some).map_err(|e| BrokerError::Refused(format!("the result of {id} cannot be read: {e}")))
+        }
+        other => Err(BrokerError::shape("GET", &other)),
     }
 }
 

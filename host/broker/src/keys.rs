@@ -97,6 +97,11 @@ impl Keys {
         format!("{}:{{{tenant}}}:kv", self.prefix)
     }
 
+    /// Which functions a fan-out went to.
+    pub(crate) fn fanout(&self, tenant: &Name, id: &CallId) -> String {
+        format!("{}:{{{tenant}}}:fanout:{id}", self.prefix)
+    }
+
     /// The ids of all hosts that registered and were not yet seen to be gone.
     #[must_use]
     pub fn online(&self) -> String {

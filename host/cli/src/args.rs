@@ -136,6 +136,9 @@ pub(crate) struct Call {
 pub(crate) struct Send {
     #[command(flatten)]
     pub(crate) input: Input,
+    /// Send a call for each line of the input, which is a file or standard input; prints an id for each
+    #[arg(long, conflicts_with = "id", requires = "data")]
+    pub(crate) lines: bool,
     /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -22,8 +22,8 @@ use crate::problem::Problem;
 use crate::request::{CALL_ID, CallTarget, duration, location};
 
 /// How soon a waiting request looks again, at first and at the most. Looks are one cheap command.
-const LOOK_MIN: Duration = Duration::from_millis(10);
-const LOOK_MAX: Duration = Duration::from_millis(250);
+pub(crate) const LOOK_MIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_MAX: Duration = Duration::from_millis(250);
 /// The most calls that one list names.
 const LIST_MAX: usize = 1000;
 
@@ -144,7 +144,7 @@ pub(crate) async fn result(
     }
 }
 
-fn patience(gate: &Gate, query: Result<Query<WaitQuery>, QueryRejection>) -> Result<Duration, Problem> {
+pub(crate) fn patience(gate: &Gate, query: Result<Query<WaitQuery>, QueryRejection>) -> Result<Duration, Problem> {
     let Query(WaitQuery { wait }) = query.map_err(bad_query)?;
     let wait = wait.map(|text| duration("wait", &text)).transpose()?.unwrap_or_default();
     Ok(wait.min(gate.config.call_time_max))
@@ -192,7 +192,7 @@ async fn look(
 
 /// The result document as one object, as `baton get --json` prints it: the fields of its line, and the payload in the
 /// plainest form. `href` is where the payload is to be had byte for byte.
-fn shown(function: &FunctionId, result: &ResultDocument) -> Result<Value, Problem> {
+pub(crate) fn shown(function: &FunctionId, result: &ResultDocument) -> Result<Value, Problem> {
     let mut value = serde_json::to_value(result).map_err(|_| {
         Problem::new(500, "internal").detail("the result cannot be shown as JSON; fetch it from …/result")
     })?;

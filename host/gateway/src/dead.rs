@@ -128,7 +128,7 @@ pub(crate) async fn redrive_one(
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
     let found = one(&gate, &asker, &function, id.as_str()).await?;
-    quota::admit(&gate, &found.function).await?;
+    quota::admit(&gate, &found.function, 1).await?;
     let letters = std::slice::from_ref(&found);
     let ends = gate.parts.dead.redrive(&found.function, letters).await.map_err(|error| gate.broker_problem(&error))?;
     match (ends.first(), &found.id) {
@@ -154,7 +154,7 @@ pub(crate) async fn redrive_meant(
     let _seat = gate.seat()?;
     let filter = meant(query)?;
     let function = gate.seen(&asker, &function);
-    quota::admit(&gate, function).await?;
+    quota::admit(&gate, function, 1).await?;
     let tally = gate.parts.dead.redrive_meant(function, &filter, STEP_MAX).await;
     Ok(json_response(&tally.map_err(|error| gate.broker_problem(&error))?))
 }

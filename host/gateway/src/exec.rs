@@ -40,13 +40,7 @@ struct Entrant {
 async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Request) -> Result<Entrant, Problem> {
     let (head, body) = request.into_parts();
     let mut wishes = wishes(&head.headers)?;
-    let patience = wishes.deadline.unwrap_or(Duration::MAX).min(gate.config.start_time_max);
-    let standing = known(gate, gate.seen(asker, function), Instant::now() + patience).await;
-    let is_away = match standing.map_err(|error| gate.broker_problem(&error))? {
-        Standing::Available => false,
-        Standing::Away => true,
-        Standing::Unknown => return Err(unknown(function)),
-    };
+    let is_away = is_away(gate, asker, function, &wishes).await?;
     let payload = door::body(body, &gate.config, (gate.parts.payload_bytes_max)(function)).await?;
     if wishes.is_event {
         let Event { attributes, media_type, data } = event::whole(&payload)?;
@@ -61,6 +55,22 @@ async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Reque
         wishes.options.media_type = Some("application/json".to_owned());
     }
     Ok(Entrant { wishes, payload, is_away })
+}
+
+/// Whether no host has the function now. One that nobody has had is a problem.
+pub(crate) async fn is_away(
+    gate: &Gate,
+    asker: &Asker,
+    function: &FunctionId,
+    wishes: &Wishes,
+) -> Result<bool, Problem> {
+    let patience = wishes.deadline.unwrap_or(Duration::MAX).min(gate.config.start_time_max);
+    let standing = known(gate, gate.seen(asker, function), Instant::now() + patience).await;
+    match standing.map_err(|error| gate.broker_problem(&error))? {
+        Standing::Available => Ok(false),
+        Standing::Away => Ok(true),
+        Standing::Unknown => Err(unknown(function)),
+    }
 }
 
 /// What is known of the function. While a host is loading its functions, one that nobody has had may be among them: it
@@ -102,7 +112,7 @@ async fn earlier(gate: &Gate, function: &FunctionId, wishes: &Wishes) -> Result<
 
 /// The last step before a call is Redis's: the door may have been closed while the body arrived. What has this is still
 /// read by a host that is ending.
-fn enter(gate: &Gate) -> Result<TaskTrackerToken, Problem> {
+pub(crate) fn enter(gate: &Gate) -> Result<TaskTrackerToken, Problem> {
     let entrant = gate.parts.entrants.token();
     door::open(gate)?;
     Ok(entrant)
@@ -121,7 +131,7 @@ pub(crate) async fn send(
     let id = match earlier(&gate, &function, &wishes).await? {
         Some(result) => result.id,
         None => {
-            quota::admit(&gate, &function).await?;
+            quota::admit(&gate, &function, 1).await?;
             let _entrant = enter(&gate)?;
             let sent = gate.parts.caller.send(&function, &payload, &wishes.options).await;
             sent.map_err(|error| gate.broker_problem(&error))?
@@ -150,7 +160,7 @@ pub(crate) async fn call(
     if let Some(result) = earlier(&gate, &function, &wishes).await? {
         return Ok(answer(&function, result));
     }
-    quota::admit(&gate, &function).await?;
+    quota::admit(&gate, &function, 1).await?;
     let entrant = enter(&gate)?;
     let accepted = gate.parts.caller.accept(&function, &payload, &wishes.options).await;
     drop((payload, entrant));

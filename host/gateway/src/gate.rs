@@ -116,6 +116,14 @@ impl Gate {
         if asker.may_see(function) { function } else { &self.nobody }
     }
 
+    /// The same of a tenant.
+    pub(crate) fn seen_tenant<'a>(&'a self, asker: &Asker, tenant: &'a Name) -> &'a Name {
+        match asker {
+            Asker::Tenant(own) if own != tenant => self.nobody.tenant(),
+            Asker::Tenant(_) | Asker::Anybody | Asker::Operator => tenant,
+        }
+    }
+
     /// A seat for one request, held until its answer is made.
     pub(crate) fn seat(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.seats.try_acquire().map_err(|_| {

@@ -5,6 +5,7 @@
 //! is in docs/protocol.md and in `openapi.json` beside this file.
 
 mod auth;
+mod batch;
 mod calls;
 mod config;
 mod dead;
@@ -12,6 +13,7 @@ mod directory;
 mod door;
 mod event;
 mod exec;
+mod fanout;
 mod gate;
 mod host;
 mod listings;

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use baton_model::{CallId, FunctionId};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::request::{CALL_ID, location};
 
@@ -83,6 +84,11 @@ impl Problem {
     pub(crate) fn about(mut self, function: &FunctionId, id: &CallId) -> Self {
         self.0.call = Some((id.clone(), location(function, id)));
         self
+    }
+
+    /// The same about one of several calls, of which others may have no problem.
+    pub(crate) fn of_one(&self) -> Value {
+        json!({ "code": self.0.code.as_deref().unwrap_or(self.0.kind), "detail": self.0.detail })
     }
 
     /// A title for each kind would only say the code again; the status has one already.

@@ -26,8 +26,8 @@ pub struct Allowance {
 /// Looks up what is said about a function. It is asked for every new call, so it has to be quick.
 pub type Allowances = Arc<dyn Fn(&FunctionId) -> Allowance + Send + Sync>;
 
-/// Refuses a call for which a quota leaves no room. Without a limit on queues nobody is asked.
-pub(crate) async fn admit(gate: &Gate, function: &FunctionId) -> Result<(), Problem> {
+/// Refuses so many calls if a quota leaves no room for them all. Without a limit on queues nobody is asked.
+pub(crate) async fn admit(gate: &Gate, function: &FunctionId, calls: u64) -> Result<(), Problem> {
     let Allowance { function: own, tenant, over, held } = (gate.parts.allowance)(function);
     if let (Over::Refuse, Some((quota, wait))) = (over, held) {
         let detail = format!(
@@ -39,20 +39,20 @@ pub(crate) async fn admit(gate: &Gate, function: &FunctionId) -> Result<(), Prob
         return Err(problem.retry_after(wait.saturating_add(Duration::from_millis(999)).max(gate.config.retry_after)));
     }
     if own.queue_calls_max.is_some() || own.queue_bytes_max.is_some() {
-        check(gate, &own, std::slice::from_ref(function), "the function").await?;
+        check(gate, &own, std::slice::from_ref(function), "the function", calls).await?;
     }
     if tenant.queue_calls_max.is_some() || tenant.queue_bytes_max.is_some() {
         let hosts = gate.directory.hosts().await.map_err(|error| gate.broker_problem(&error))?;
         let is_sibling = |other: &&FunctionId| other.tenant() == function.tenant() && *other != function;
         let mut all: Vec<FunctionId> = hosts.functions().filter(is_sibling).cloned().collect();
         all.push(function.clone());
-        check(gate, &tenant, &all, "the tenant").await?;
+        check(gate, &tenant, &all, "the tenant", calls).await?;
     }
     Ok(())
 }
 
-/// Looks at the queues of these functions together.
-async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &str) -> Result<(), Problem> {
+/// Looks at the queues of these functions together, which so many calls are to join.
+async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &str, calls: u64) -> Result<(), Problem> {
     let trouble = |error| gate.broker_problem(&error);
     let full = |quota: Quota, used: u64, most: u64| {
         let name = quota.as_str();
@@ -64,7 +64,7 @@ async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &s
     if let Some(most) = quotas.queue_calls_max {
         let looks = gate.parts.admin.looks(functions).await.map_err(trouble)?;
         let used: u64 = looks.iter().flatten().map(|look| look.depth.queued + look.depth.delayed).sum();
-        if used >= most {
+        if used.saturating_add(calls) > most {
             return full(Quota::QueueCalls, used, most);
         }
     }

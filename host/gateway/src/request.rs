@@ -27,6 +27,9 @@ pub(crate) struct Target(pub(crate) FunctionId);
 /// The call that a path names: `{tenant}/{function}/{id}`.
 pub(crate) struct CallTarget(pub(crate) FunctionId, pub(crate) CallId);
 
+/// The fan-out that a path names: `{tenant}/{id}`.
+pub(crate) struct FanoutTarget(pub(crate) Name, pub(crate) CallId);
+
 type PathParts = Vec<(String, String)>;
 
 async fn path_parts<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<PathParts, Problem> {
@@ -45,13 +48,20 @@ fn names_are_plain(parts: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
+fn named(parts: &PathParts, wanted: &str) -> Result<Option<Name>, Problem> {
+    let found = parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| Name::parse(value));
+    found.transpose().map_err(|error| Problem::bad("bad-name", error.to_string()))
+}
+
+fn id(parts: &PathParts) -> Result<CallId, Problem> {
+    let id = parts.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
+    id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))
+}
+
 fn function(parts: &PathParts) -> Result<FunctionId, Problem> {
-    let named = |wanted: &str| {
-        let found = parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| Name::parse(value));
-        found.transpose().map_err(|error| Problem::bad("bad-name", error.to_string()))
-    };
-    let function = named("function")?.ok_or_else(|| Problem::bad("bad-name", "the path names no function"))?;
-    Ok(match named("tenant")? {
+    let function = named(parts, "function")?;
+    let function = function.ok_or_else(|| Problem::bad("bad-name", "the path names no function"))?;
+    Ok(match named(parts, "tenant")? {
         Some(tenant) => FunctionId::new(tenant, function),
         None => FunctionId::of_default_tenant(function),
     })
@@ -71,9 +81,19 @@ impl<S: Send + Sync> FromRequestParts<S> for CallTarget {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let found = path_parts(parts, state).await?;
         names_are_plain(parts)?;
-        let id = found.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
-        let id = id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))?;
-        Ok(Self(function(&found)?, id))
+        Ok(Self(function(&found)?, id(&found)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for FanoutTarget {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = path_parts(parts, state).await?;
+        if parts.uri.path().split('/').nth(3).is_some_and(|tenant| tenant.contains('%')) {
+            return Err(Problem::bad("bad-name", "a name in the path is percent-encoded; write it as it is"));
+        }
+        let tenant = named(&found, "tenant")?.ok_or_else(|| Problem::bad("bad-name", "the path names no tenant"))?;
+        Ok(Self(tenant, id(&found)?))
     }
 }
 
@@ -181,7 +201,7 @@ pub(crate) fn media_type_of(text: &str) -> Result<String, Problem> {
     if is_good && text.len() <= 255 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {
-        Err(Problem::bad("bad-content-type", "Content-Type is no media type such as application/json or text/plain"))
+        Err(Problem::bad("bad-content-type", "the type is no media type such as application/json or text/plain"))
     }
 }
 

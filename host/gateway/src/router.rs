@@ -15,7 +15,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Asker};
 use crate::gate::Gate;
 use crate::problem::Problem;
-use crate::{calls, dead, exec, host, listings, probes};
+use crate::{batch, calls, dead, exec, fanout, host, listings, probes};
 
 /// What requests count under that lead nowhere.
 const NO_ROUTE: &str = "_OTHER";
@@ -28,6 +28,8 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/call/{tenant}/{function}", Tenants, post(exec::call)),
         ("/v1/send/{function}", Tenants, post(exec::send)),
         ("/v1/send/{tenant}/{function}", Tenants, post(exec::send)),
+        ("/v1/batch/{function}", Tenants, post(batch::send)),
+        ("/v1/batch/{tenant}/{function}", Tenants, post(batch::send)),
         ("/v1/calls", Tenants, get(calls::list)),
         ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state).delete(calls::cancel)),
         ("/v1/calls/{tenant}/{function}/{id}/result", Tenants, get(calls::result)),
@@ -35,6 +37,8 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/dead/{tenant}/{function}/redrive", Tenants, post(dead::redrive_meant)),
         ("/v1/dead/{tenant}/{function}/{id}", Tenants, get(dead::show).delete(dead::drop_one)),
         ("/v1/dead/{tenant}/{function}/{id}/redrive", Tenants, post(dead::redrive_one)),
+        ("/v1/fanout", Tenants, post(fanout::send)),
+        ("/v1/fanout/{tenant}/{id}", Tenants, get(fanout::gather)),
         ("/v1/functions", Tenants, get(listings::functions)),
         ("/v1/hosts", Operators, get(listings::hosts)),
         ("/livez", Everybody, get(probes::livez)),

@@ -96,6 +96,27 @@ async fn send_prints_an_id_that_get_finds() -> Result<()> {
 }
 
 #[tokio::test]
+async fn send_sends_a_call_for_each_line_of_a_file() -> Result<()> {
+    let mut stage = Stage::with(&["hello"]).await?;
+    let host = stage.host().start_ready(&["hello"]).await?;
+    let commands = host.commands();
+    let lines: String = (0..1_234).map(|n| format!("{{\"name\":\"guest {n}\"}}\n")).collect();
+    let file = stage.folder.path().join("guests.jsonl");
+    std::fs::write(&file, lines + "\n")?;
+    let data = format!("@{}", file.display());
+    let sent = commands.run(&["send", "hello", "--lines", "--data", &data]).await?.expect(0)?;
+    let ids: Vec<&str> = sent.stdout.lines().collect();
+    assert_eq!(ids.len(), 1_234, "one for each line that is not empty");
+    stage.caller.quiescent("hello").await?;
+    for n in [0, 999, 1_000, 1_233] {
+        let got = commands.run(&["get", ids[n]]).await?.expect(0)?;
+        assert_eq!(got.stdout.trim_end(), format!("{{\"greeting\":\"Hello, guest {n}\"}}"));
+    }
+    commands.run(&["send", "hello", "--lines", "--id", "one", "--data", &data]).await?.expect(2)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn get_of_an_unknown_call_says_so() -> Result<()> {
     let stage = Stage::with(&[]).await?;
     let commands = Commands::at_redis(&stage.redis.url());
