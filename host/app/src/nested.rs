@@ -271,6 +271,7 @@ impl Nested {
             headers: request.headers.clone(),
             depth: self.depth + 1,
             delay: None,
+            key: None,
         };
         Ok((FunctionId::new(self.call.function.tenant().clone(), function), options))
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Verdict};
+use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Turn as Order, Verdict};
 use baton_engine::{Invocation, Services};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{
-    Call, CallError, Digest, Disposition, EntryId, FunctionId, HostId, Lease, Outcome, ResultDocument, RetryPolicy,
-    Status, decide,
+    Call, CallError, Digest, Disposition, EntryId, FunctionId, HostId, Lease, OrderKey, Outcome, ResultDocument,
+    RetryPolicy, Status, decide,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -74,6 +74,9 @@ impl Runner {
     /// Starts calls that are in flight, each on its seat. Returns when each has ended, or has a task of its own
     /// because it waits for something.
     pub(crate) async fn start(self: &Arc<Self>, mut batch: Vec<(Incoming, Seat)>, settler: &ToSettler) {
+        if batch.iter().any(|(incoming, _)| wants_turn(incoming).is_some()) {
+            batch = self.in_order(batch, settler).await;
+        }
         if batch.last().is_some_and(|(_, seat)| seat.is_shared()) {
             self.share(&mut batch, settler);
         }
@@ -84,6 +87,31 @@ impl Runner {
             self.helpers.spawn(async move { this.start_here(share, &settler, true).await });
         }
         self.start_here(batch, settler, true).await;
+    }
+
+    /// Asks for the turns of calls with keys, in the order in which they were read. Those that have to wait do so in Redis.
+    async fn in_order(&self, batch: Vec<(Incoming, Seat)>, settler: &ToSettler) -> Vec<(Incoming, Seat)> {
+        let asked: Vec<&Delivery> = batch.iter().filter_map(|(incoming, _)| wants_turn(incoming)).collect();
+        let turns = self.queue.turns(&self.host, asked.into_iter()).await;
+        let turns = turns.inspect_err(|error| tracing::debug!(%error, "calls with keys are put back"));
+        let mut turns = turns.unwrap_or_default().into_iter();
+        let mut begin = Vec::with_capacity(batch.len());
+        for (incoming, seat) in batch {
+            if wants_turn(&incoming).is_none() {
+                begin.push((incoming, seat));
+                continue;
+            }
+            match (turns.next(), incoming) {
+                (Some(Order::Now), incoming) => begin.push((incoming, seat)),
+                (Some(Order::Later | Order::Lost), incoming) => self.flights.land(&FlightKey::of_incoming(&incoming)),
+                // Whose turn it is nobody knows while Redis does not say.
+                (None, Incoming::Call(delivery)) => {
+                    self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
+                }
+                (None, Incoming::Malformed(..)) => {}
+            }
+        }
+        begin
     }
 
     /// Where several share the seats, the thread that reads keeps only what it is soon through with, and of a crowd
@@ -212,7 +240,8 @@ impl Runner {
             Some(Refusal::Settled(document)) => {
                 if self.flights.begin_settling(&key) {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                    let settled = Settling { function: call.function.clone(), lease, read, settlement };
+                    let settled =
+                        Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
                     let count = Count { ended: Ended::SentTwice, fate: Fate::Plain, metrics: revision.metrics.clone() };
                     send(&settler, settled, count, seat).await;
                 }
@@ -261,7 +290,7 @@ impl Runner {
             failure = failure_text(&outcome), "call ended"
         );
         let (settlement, fate) = self.settlement(&call, outcome, &revision.retry, run);
-        let settled = Settling { function: call.function.clone(), lease, read, settlement };
+        let settled = Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
         let count = Count { ended, fate, metrics: revision.metrics.clone() };
         send(&settler, settled, count, seat).await;
     }
@@ -379,7 +408,7 @@ impl Runner {
         };
         let settlement = Settlement::of_malformed(malformed, document.encode());
         self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
-        send(settler, Settling { function, lease, read: None, settlement }, count, Some(seat)).await;
+        send(settler, Settling { function, lease, read: None, key: None, settlement }, count, Some(seat)).await;
     }
 
     /// Gives back what was read and never started: at once, as if it had not been read.
@@ -416,7 +445,7 @@ impl Runner {
             .map(|at| document.finished_ms.saturating_sub(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)));
         let settlement =
             Settlement::Finish { id: call.id.clone(), document: document.encode(), reply: call.reply.clone() };
-        let settled = Settling { function: function.clone(), lease, read: None, settlement };
+        let settled = Settling { function: function.clone(), lease, read: None, key: call.key.clone(), settlement };
         let metrics = self.metrics.function(function);
         send(settler, settled, Count { ended: Ended::Cancelled, fate: Fate::Plain, metrics }, None).await;
     }
@@ -436,7 +465,8 @@ impl Runner {
             Some(delay) => Settlement::Delay { id, attempt: attempt - lease.claims, accepted_ms, delay },
             None => Settlement::Requeue { id, attempt, accepted_ms, after },
         };
-        let settled = Settling { function: call.function.clone(), lease, read: None, settlement };
+        // The turn is the call's, and stays with it.
+        let settled = Settling { function: call.function.clone(), lease, read: None, key: None, settlement };
         let metrics = self.metrics.function(&call.function);
         send(settler, settled, Count { ended: Ended::HandedBack, fate: Fate::Plain, metrics }, seat).await;
     }
@@ -456,6 +486,14 @@ impl Runner {
             }
             Verdict::Refused => None,
         }
+    }
+}
+
+/// A call that may begin only when it is its turn. One that has to wait for its time first is none yet.
+fn wants_turn(incoming: &Incoming) -> Option<&Delivery> {
+    match incoming {
+        Incoming::Call(delivery) => Some(delivery).filter(|d| d.call.key.is_some() && d.call.delay.is_none()),
+        Incoming::Malformed(..) => None,
     }
 }
 
@@ -504,6 +542,7 @@ struct Settling {
     function: FunctionId,
     lease: Lease,
     read: Option<ReadTime>,
+    key: Option<OrderKey>,
     settlement: Settlement,
 }
 
@@ -515,7 +554,7 @@ struct Count {
 }
 
 async fn send(settler: &ToSettler, settling: Settling, count: Count, seat: Option<Seat>) {
-    let Settling { function, lease, read, settlement } = settling;
+    let Settling { function, lease, read, key: order, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
         // Only Redis knows how much of its wait is over.
@@ -525,7 +564,7 @@ async fn send(settler: &ToSettler, settling: Settling, count: Count, seat: Optio
     let key = FlightKey { function: function.clone(), lease };
     let Count { ended, fate, metrics } = count;
     let ticket = Ticket { key, ended, fate, metrics, handed: Instant::now(), retry_after, _seat: seat };
-    if settler.send(Settled { function, lease, read, settlement, ticket }).await.is_err() {
+    if settler.send(Settled { function, lease, read, key: order, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
     }

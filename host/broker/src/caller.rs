@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId, ReplyTo, ResultDocument};
+use baton_model::{CallId, FunctionId, OrderKey, ReplyTo, ResultDocument};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -42,6 +42,8 @@ pub struct SendOptions {
     pub id: Option<CallId>,
     /// Media type of the payload; `application/json` if none.
     pub media_type: Option<String>,
+    /// Calls of the function with the same key run one after another.
+    pub key: Option<OrderKey>,
     /// When the answer stops being of use, in Unix milliseconds.
     pub deadline_ms: Option<u64>,
     /// W3C Trace Context.
@@ -368,6 +370,9 @@ impl Caller {
         }
         if let Some(media_type) = &options.media_type {
             add.arg("type").arg(media_type);
+        }
+        if let Some(key) = &options.key {
+            add.arg("key").arg(key.as_str());
         }
         if let Some(deadline) = options.deadline_ms {
             add.arg("deadline").arg(deadline);

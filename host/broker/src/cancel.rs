@@ -52,7 +52,12 @@ pub struct Cancel {
 /// A script with what all cancelling scripts share before it.
 macro_rules! cancelling {
     ($file:literal) => {
-        Lua::new(concat!(include_str!("scripts/cancel.lua"), include_str!($file)))
+        Lua::new(concat!(
+            "#!lua flags=allow-oom\n",
+            include_str!("scripts/next_turn.lua"),
+            include_str!("scripts/cancel.lua"),
+            include_str!($file)
+        ))
     };
 }
 
@@ -162,9 +167,10 @@ impl Cancel {
     ) -> Result<Answer, BrokerError> {
         let own_replies_only = self.own_replies_only || self.tenants.borrow().of(function.tenant()).own_replies_only;
         let replies = if own_replies_only { format!("{}.", function.tenant()) } else { String::new() };
-        let mut call = script.call(4);
+        let mut call = script.call(6);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
         call.arg(self.keys.delayed(function)).arg(self.keys.result(function, id));
+        call.arg(self.keys.turns(function)).arg(self.keys.line(function));
         call.arg(GROUP).arg(id.as_str()).arg(millis(self.result_ttl).max(1));
         call.arg(ResultDocument::cancelled(id.clone(), now_ms()).encode());
         call.arg(self.keys.reply_channels()).arg(replies).arg(self.keys.host_channels()).arg(function.to_string());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{Call, CallId, DELAY_MAX, EntryId, FunctionId, ReplyTo, Tenants, delay_of, is_own_reply};
+use baton_model::{Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, ReplyTo, Tenants, delay_of, is_own_reply};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -92,6 +92,7 @@ struct Fields {
     traceparent: Option<String>,
     tracestate: Option<String>,
     version: Option<()>,
+    key: Option<OrderKey>,
     delay: Option<Duration>,
     attempt: Option<u32>,
     spent: Option<u32>,
@@ -161,6 +162,7 @@ pub(crate) fn read(
         traceparent: read.traceparent,
         tracestate: read.tracestate,
         headers: read.headers,
+        key: read.key,
         delay: delay_of(read.delay, read.accepted_ms.is_some(), read.deadline_ms.map(left)),
         attempt: read.attempt.unwrap_or(1),
         spent: read.spent.unwrap_or(0),
@@ -194,6 +196,7 @@ impl Fields {
                 parsed(name, traceparent(&value), "a W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>")?,
             ),
             "tracestate" => once(name, &mut self.tracestate, value),
+            "key" => once(name, &mut self.key, parsed(name, OrderKey::parse(&value), ID_RULE)?),
             "delay" => once(name, &mut self.delay, parsed(name, delay(&value), DELAY_RULE)?),
             "v" => once(name, &mut self.version, parsed(name, (value == "1").then_some(()), "`1`")?),
             "attempt" => {
@@ -214,7 +217,7 @@ impl Fields {
             }
             header if header.starts_with("x-") || header.starts_with(OF_EVENTS) => self.take_header(header, value),
             unknown => Err(format!(
-                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, traceparent, tracestate, v, x-… and ce-… fields",
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, traceparent, tracestate, v, x-… and ce-… fields",
                 shortened(unknown)
             )),
         }

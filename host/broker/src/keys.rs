@@ -67,6 +67,16 @@ impl Keys {
         format!("{}:{{{function}}}:delayed", self.prefix)
     }
 
+    /// Whose turn it is among the calls of each key.
+    pub(crate) fn turns(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:turns", self.prefix)
+    }
+
+    /// The calls that wait for their turn.
+    pub(crate) fn line(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:line", self.prefix)
+    }
+
     /// The calls that were given up.
     #[must_use]
     pub fn dead(&self, function: &FunctionId) -> String {

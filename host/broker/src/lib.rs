@@ -28,6 +28,7 @@ mod seal;
 mod settle;
 mod standing;
 mod tls;
+mod turns;
 
 pub use acl::tenant_acl;
 pub use admin::{Admin, QueueDepth, QueueLook, QueueSize};
@@ -50,3 +51,4 @@ pub use seal::Seal;
 pub use settle::{Settled, Settlement, Settler, Verdict};
 pub use standing::{Standing, Word};
 pub use tls::RedisTls;
+pub use turns::Turn;

@@ -12,9 +12,10 @@ use crate::entry::Rules;
 use crate::keys::{GROUP, Keys, Notice};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
-use crate::reader::{Incoming, parse_entry};
+use crate::reader::{Delivery, Incoming, parse_entry};
 use crate::script::Lua;
 use crate::seal::Seal;
+use crate::turns::{self, Turn};
 
 /// The most entries that are looked at in one step of a search.
 const PAGE: usize = 1000;
@@ -90,6 +91,7 @@ pub struct Queue {
     leave: Lua,
     ensure: Lua,
     renew: Lua,
+    turn: Lua,
 }
 
 impl Queue {
@@ -110,6 +112,7 @@ impl Queue {
             leave: Lua::new(include_str!("scripts/leave.lua")),
             ensure: Lua::new(include_str!("scripts/ensure.lua")),
             renew: Lua::new(include_str!("scripts/renew.lua")),
+            turn: Lua::new(include_str!("scripts/turn.lua")),
         })
     }
 
@@ -300,6 +303,15 @@ impl Queue {
             },
             other => Err(BrokerError::shape("tick.lua", &other)),
         }
+    }
+
+    /// Asks for the turns of these calls with keys, which `host` holds, in their order. Those that are told to wait are
+    /// Redis's again.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; it may be asked again.
+    pub async fn turns(&self, host: &HostId, calls: impl Iterator<Item = &Delivery>) -> Result<Vec<Turn>, BrokerError> {
+        turns::read(self.link.run_all(&turns::ask(&self.turn, &self.keys, host, calls)).await?)
     }
 
     /// Takes `host` out of the groups of these functions, where nothing is pending for it.

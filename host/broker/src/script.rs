@@ -20,7 +20,7 @@ fn patched(code: &'static str) -> &'static str {
 
 /// One script of ours. Its file documents keys, arguments and answers.
 pub(crate) struct Lua {
-    code: &'static str,
+    code: Box<str>,
     sha: String,
 }
 
@@ -28,7 +28,14 @@ impl Lua {
     pub(crate) fn new(code: &'static str) -> Self {
         #[cfg(feature = "mutants")]
         let code = patched(code);
-        Self { code, sha: Script::new(code).get_hash().to_owned() }
+        Self::made(code)
+    }
+
+    /// A script that is put together from ours.
+    pub(crate) fn made(code: impl Into<Box<str>>) -> Self {
+        let code = code.into();
+        let sha = Script::new(&code).get_hash().to_owned();
+        Self { code, sha }
     }
 
     /// The start of a call with so many keys; keys and then arguments are appended.
@@ -40,7 +47,7 @@ impl Lua {
 
     /// What makes Redis know the script, for a pipeline that calls it.
     pub(crate) fn load(&self) -> Cmd {
-        redis::cmd("SCRIPT").arg("LOAD").arg(self.code).to_owned()
+        redis::cmd("SCRIPT").arg("LOAD").arg(&*self.code).to_owned()
     }
 
     /// Carries out a call that [`Lua::call`] began. After a restart of Redis the script is loaded first: nothing was

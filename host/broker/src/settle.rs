@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(feature = "mutants")]
 use baton_model::mutants::{Rule, is_left_out};
-use baton_model::{CallId, Digest, FunctionId, HostId, Lease, ReplyTo};
+use baton_model::{CallId, Digest, FunctionId, HostId, Lease, OrderKey, ReplyTo};
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::reader::ReadTime;
 use crate::script::Lua;
+use crate::turns;
 use crate::{BrokerError, Malformed};
 
 /// The most calls that one script run settles.
@@ -132,6 +133,8 @@ pub struct Settled<T> {
     /// When the entry was read, if nobody can have claimed it since but through this host's settling connection being
     /// cut first; none if that is in doubt.
     pub read: Option<ReadTime>,
+    /// The key whose next call has its turn when this one ends; none for most.
+    pub key: Option<OrderKey>,
     /// What is to become of the call.
     pub settlement: Settlement,
     /// What is handed back with the verdict.
@@ -151,6 +154,8 @@ pub struct Settler<T> {
     finish: Lua,
     requeue: Lua,
     bury: Lua,
+    finish_in_turn: Lua,
+    bury_in_turn: Lua,
 }
 
 impl<T: Send> Settler<T> {
@@ -172,6 +177,8 @@ impl<T: Send> Settler<T> {
             finish: Lua::new(include_str!("scripts/settle.lua")),
             requeue: Lua::new(include_str!("scripts/requeue.lua")),
             bury: Lua::new(include_str!("scripts/bury.lua")),
+            finish_in_turn: turns::and_next(include_str!("scripts/settle.lua")),
+            bury_in_turn: turns::and_next(include_str!("scripts/bury.lua")),
         };
         Ok((settler, sender))
     }
@@ -228,6 +235,7 @@ impl<T: Send> Settler<T> {
             Settlement::Finish { .. } if is_left_out(Rule::ResultBeforeAck) => {
                 self.acknowledge_first(&batch.items).await
             }
+            Settlement::Finish { .. } if first.key.is_some() => self.finish(&batch.items).await,
             Settlement::Finish { .. } => match self.finish_sure(&batch.items).await {
                 Some(verdicts) => Ok(verdicts),
                 None => self.finish(&batch.items).await,
@@ -241,17 +249,20 @@ impl<T: Send> Settler<T> {
                 Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted")).await?])
             }
             Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms } => {
-                let mut call = self.bury.call(4);
+                let script = if first.key.is_some() { &self.bury_in_turn } else { &self.bury };
+                let mut call = script.call(self.keys_of(first, 4));
                 call.arg(self.keys.calls(&first.function))
                     .arg(self.keys.claims(&first.function))
                     .arg(self.keys.dead(&first.function))
                     .arg(self.keys.result(&first.function, id));
+                self.turn_keys(&mut call, first);
                 self.lease_args(&mut call, first.lease);
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
                 call.arg(id.as_str()).arg(self.dead_bytes_max).arg("reason").arg(reason).arg("error").arg(error);
                 call.arg("attempts").arg(attempts).arg("digest").arg(digest.map(|d| d.to_string()).unwrap_or_default());
                 call.arg("accepted_ms").arg(accepted_ms);
-                Ok(vec![verdict(&self.bury.run(&self.link, &call).await?)?])
+                turn_args(&mut call, first, id);
+                Ok(vec![verdict(&script.run(&self.link, &call).await?)?])
             }
         }
     }
@@ -275,6 +286,17 @@ impl<T: Send> Settler<T> {
             Value::Int(-1) => Ok(Verdict::Fenced),
             Value::Int(_) => Ok(Verdict::Done),
             other => Err(BrokerError::shape("requeue.lua", &other)),
+        }
+    }
+
+    /// How many keys a script has for this call: its own, and those of turns.
+    fn keys_of(&self, item: &Settled<T>, own: usize) -> usize {
+        if item.key.is_some() { own + 3 } else { own }
+    }
+
+    fn turn_keys(&self, call: &mut redis::Cmd, item: &Settled<T>) {
+        if item.key.is_some() {
+            turns::keys(call, &self.keys, &item.function);
         }
     }
 
@@ -374,19 +396,32 @@ impl<T: Send> Settler<T> {
             Settlement::Finish { id, document, reply } => Some((item.lease, id, document, reply.as_ref())),
             Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => None,
         });
-        let mut call = self.finish.call(2 + items.len());
+        // A call with a key is settled by itself.
+        let item = &items[0];
+        let script = if item.key.is_some() { &self.finish_in_turn } else { &self.finish };
+        let mut call = script.call(self.keys_of(item, 2 + items.len()));
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
         finishes.clone().for_each(|(_, id, ..)| {
             call.arg(self.keys.result(function, id));
         });
+        self.turn_keys(&mut call, item);
         call.arg(GROUP).arg(self.host.as_str()).arg(self.ttl_ms()).arg(first.to_string()).arg(last.to_string());
-        finishes.for_each(|(lease, _, document, reply)| {
+        finishes.clone().for_each(|(lease, _, document, reply)| {
             call.arg(lease.entry.to_string()).arg(lease.claims).arg(document).arg(self.channel(reply));
         });
-        match self.finish.run(&self.link, &call).await? {
+        if let Some((_, id, ..)) = finishes.clone().next() {
+            turn_args(&mut call, item, id);
+        }
+        match script.run(&self.link, &call).await? {
             Value::Array(answers) if answers.len() == items.len() => answers.iter().map(verdict).collect(),
             other => Err(BrokerError::shape("settle.lua", &other)),
         }
+    }
+}
+
+fn turn_args<T>(call: &mut redis::Cmd, item: &Settled<T>, id: &CallId) {
+    if let Some(key) = &item.key {
+        call.arg(key.as_str()).arg(id.as_str());
     }
 }
 
@@ -428,6 +463,10 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
     for item in taken.drain(..) {
         let bytes = match &item.settlement {
             Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => {
+                full.push(Batch::of(item, 0));
+                continue;
+            }
+            Settlement::Finish { .. } if item.key.is_some() => {
                 full.push(Batch::of(item, 0));
                 continue;
             }

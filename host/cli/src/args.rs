@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId, Name};
+use baton_model::{CallId, FunctionId, Name, OrderKey};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -115,6 +115,9 @@ pub(crate) struct Input {
     /// How long the call waits before it is begun; it waits in Redis
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) delay: Option<Duration>,
+    /// Calls of the function with the same key run one after another
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<OrderKey>,
     /// A header for the function: x-NAME=VALUE; may be repeated
     #[arg(long, value_name = "x-NAME=VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,

@@ -47,6 +47,7 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
     let options = SendOptions {
         id: input.id.clone(),
         media_type: input.r#type.clone(),
+        key: input.key.clone(),
         deadline_ms,
         headers: input.header.clone(),
         delay: input.delay.filter(|delay| !delay.is_zero()),

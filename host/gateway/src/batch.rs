@@ -32,6 +32,7 @@ struct Item {
     payload_base64: Option<String>,
     r#type: Option<String>,
     id: Option<String>,
+    key: Option<String>,
 }
 
 /// A payload within JSON: itself JSON, or bytes.
@@ -137,7 +138,9 @@ fn read(text: &str, wishes: &Wishes, bytes_max: usize) -> Read {
         return Err(Problem::new(413, "body-too-large").detail(detail));
     }
     let id = item.id.map(|id| id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))).transpose()?;
-    Ok((payload, SendOptions { id, media_type, ..wishes.options.clone() }))
+    let key = item.key.map(|key| key.parse().map_err(|rule: String| Problem::bad("bad-key", rule))).transpose()?;
+    let key = key.or_else(|| wishes.options.key.clone());
+    Ok((payload, SendOptions { id, media_type, key, ..wishes.options.clone() }))
 }
 
 /// Has Redis take those that can be taken, in one step, and gives their ids, in order. The same id is the same call: one

@@ -9,7 +9,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use base64::Engine as _;
 use baton_broker::{BrokerError, CallState, Cancelled};
-use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, Status};
+use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, Status, WAITS_FOR_TURN_MS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -41,6 +41,9 @@ struct CallView {
     since_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     due_ms: Option<u64>,
+    /// What it waits for beside a free seat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
 }
@@ -96,10 +99,14 @@ fn shown_as(function: FunctionId, id: CallId, state: CallState) -> Result<Respon
         attempt: None,
         since_ms: None,
         due_ms: None,
+        waits_for: None,
         result: None,
     };
     match state {
         CallState::Queued { attempt } => view.attempt = Some(attempt),
+        CallState::Delayed { attempt, due_ms: WAITS_FOR_TURN_MS } => {
+            (view.attempt, view.waits_for) = (Some(attempt), Some("key"));
+        }
         CallState::Delayed { attempt, due_ms } => {
             (view.state, view.attempt, view.due_ms) = ("delayed", Some(attempt), Some(due_ms));
         }

@@ -8,7 +8,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
-use baton_model::{CallId, DELAY_MAX, FunctionId, Name};
+use baton_model::{CallId, DELAY_MAX, FunctionId, Name, OrderKey};
 
 use crate::event::{self, Attributes};
 use crate::gate::{millis, now_ms};
@@ -142,6 +142,7 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     let options = SendOptions {
         id: idempotency_key(headers)?,
         media_type,
+        key: order_key(headers)?,
         deadline_ms: deadline.map(|after| now_ms().saturating_add(millis(after))),
         traceparent: traceparent.map(str::to_owned),
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
@@ -185,6 +186,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<CallId>, Problem> {
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let id = bare.parse().map_err(|rule| Problem::bad("bad-idempotency-key", format!("Idempotency-Key: {rule}")))?;
     Ok(Some(id))
+}
+
+/// What orders this call and others.
+fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Problem> {
+    let key = single(headers, "baton-key")?.map(str::parse).transpose();
+    key.map_err(|rule: String| Problem::bad("bad-key", format!("Baton-Key: {rule}")))
 }
 
 /// The rule is that of the call's field `type`: an entry that breaks it would become a dead letter.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{CallId, EntryId, FunctionId, ReplyTo};
+use crate::{CallId, EntryId, FunctionId, OrderKey, ReplyTo};
+
+/// When a call is due that waits for its turn behind others with its key: never by time. The year 3000, in Unix milliseconds.
+pub const WAITS_FOR_TURN_MS: u64 = 32_503_680_000_000;
 
 /// A durable request: what is to be done, for whom, and by when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Call {
     pub tracestate: Option<String>,
     /// The caller's `x-…` headers and the `ce-…` attributes of an event, in their order.
     pub headers: Vec<(String, String)>,
+    /// Calls of its function with the same key run one after another; none runs beside any other.
+    pub key: Option<OrderKey>,
     /// How long it waits before it is begun, from when it was accepted; none if it may begin at once.
     pub delay: Option<Duration>,
     /// Which try of the call an execution of this entry is; the first is 1.
@@ -55,6 +60,7 @@ impl Call {
             traceparent: None,
             tracestate: None,
             headers: Vec::new(),
+            key: None,
             delay: None,
             attempt: 1,
             spent: 0,

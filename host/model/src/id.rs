@@ -11,6 +11,8 @@ const CALL_ID_BYTES_MAX: usize = 128;
 
 /// The longest reply channel suffix, in bytes.
 const REPLY_BYTES_MAX: usize = 128;
+/// The longest key that orders calls.
+const ORDER_KEY_BYTES_MAX: usize = 128;
 
 fn is_printable_without_space(text: &[u8], bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
@@ -79,6 +81,11 @@ text_id! {
 text_id! {
     /// Where a caller listens for notices: the suffix of its reply channel.
     ReplyTo, REPLY_BYTES_MAX, "1 to 128 bytes of printable ASCII without spaces"
+}
+
+text_id! {
+    /// What calls have in common that run one after another.
+    OrderKey, ORDER_KEY_BYTES_MAX, "1 to 128 bytes of printable ASCII without spaces"
 }
 
 text_id! {

@@ -25,7 +25,7 @@ mod schedule;
 mod share;
 mod tenant;
 
-pub use call::{Call, Lease};
+pub use call::{Call, Lease, WAITS_FOR_TURN_MS};
 pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
 pub use decide::{Disposition, RetryPolicy, decide};
 pub use delay::{DELAY_MAX, Turn, delay_of, look_again};
@@ -34,7 +34,7 @@ pub use grants::{
 };
 pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
 pub use http_target::{HttpTarget, HttpTargetError};
-pub use id::{CallId, Digest, EntryId, HostId, ReplyTo};
+pub use id::{CallId, Digest, EntryId, HostId, OrderKey, ReplyTo};
 pub use letter::{DeadLetter, LetterFilter, LetterSummary, Redrivable};
 pub use limits::Limits;
 pub use name::{FunctionId, Name, NameError};

@@ -122,7 +122,7 @@ async fn broker(url: String, function: FunctionId) -> Result<()> {
                 };
                 let document = document(call.id.clone(), call.payload.clone(), &host, digest);
                 let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                let settled = Settled { function: function.clone(), lease, read, settlement, ticket: () };
+                let settled = Settled { function: function.clone(), lease, read, key: None, settlement, ticket: () };
                 to_settler.send(settled).await.ok().context("the settler ended")?;
             }
             Ok(())

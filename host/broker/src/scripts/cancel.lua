@@ -1,11 +1,12 @@
-#!lua flags=allow-oom
--- How a call is taken back. It is the start of the cancelling scripts and no script by itself; all of them have these keys
+-- How a call is taken back. It stands before the cancelling scripts, behind next_turn.lua, and is no script by itself; all of them have these keys
 -- and arguments. Allowed when memory is full: what is taken out frees more than its result takes.
 --
 -- KEYS[1]  the function's call stream
 -- KEYS[2]  its claims hash
 -- KEYS[3]  its delayed set
 -- KEYS[4]  the call's result key
+-- KEYS[5]  the turns
+-- KEYS[6]  the line of those that wait for their turn
 -- ARGV[1]  consumer group
 -- ARGV[2]  the call's id
 -- ARGV[3]  how long a result is kept, in ms
@@ -46,6 +47,8 @@ local function finish(fields, attempts, accepted)
   local document = string.gsub(ARGV[4], '"attempts":0', '"attempts":' .. string.format('%.0f', attempts), 1)
   document = string.gsub(document, '"accepted_ms":0', '"accepted_ms":' .. string.format('%.0f', accepted), 1)
   redis.call('SET', result, document, 'PX', ARGV[3])
+  local key = field(fields, 'key')
+  if key ~= '' then next_turn(KEYS[5], KEYS[6], calls, delayed, key, id) end
   local reply = field(fields, 'reply')
   if reply ~= '' and string.sub(reply, 1, #ARGV[6]) == ARGV[6] then
     redis.call('PUBLISH', ARGV[5] .. reply, document)

@@ -157,7 +157,7 @@ impl Hand {
 
     async fn send(&self, delivery: Delivery, settlement: Settlement) {
         let function = delivery.call.function.clone();
-        let settled = Settled { function, lease: delivery.lease, read: None, settlement, ticket: () };
+        let settled = Settled { function, lease: delivery.lease, read: None, key: None, settlement, ticket: () };
         self.settle.send(settled).await.expect("the settler runs");
     }
 
