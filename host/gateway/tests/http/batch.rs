@@ -89,8 +89,10 @@ async fn the_headers_hold_for_each_call_and_bytes_have_their_type() -> Result<()
         let result = stage.get(&format!("{href}/result?wait=10s")).await?;
         assert_eq!((&result.body[..], result.header("content-type")), (&[0, 255][..], kind));
     }
-    let said =
-        stage.ask(Method::POST, "/v1/batch/echo", &headers, r#"{"payload_base64":"ZGVzY3JpYmU="}"#).await?.json();
+    let said = stage
+        .ask(Method::POST, "/v1/batch/echo", &headers, r#"{"payload_base64":"ZGVzY3JpYmU=","type":"application/json"}"#)
+        .await?
+        .json();
     let described = &answers(&stage, &said).await?[0];
     assert_eq!(described["headers"], json!([["x-colour", "blue"]]));
     assert!(described["deadline"].is_u64(), "{described}");
