@@ -25,6 +25,11 @@ use crate::standing::Word;
 
 /// How long a caller trusts its subscription before it looks at the result key.
 const POLL: Duration = Duration::from_secs(1);
+/// Between two looks for the result of a call that was accepted before: the notice goes to whoever sent it first.
+const OFTEN_MIN: Duration = Duration::from_millis(5);
+const OFTEN_MAX: Duration = Duration::from_millis(250);
+/// For how long it is remembered that a call was accepted which does not end, in ms: a week.
+const MARK_LASTS_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a subscription may take to come about.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most results that are kept for calls whose ids this caller has not learnt yet. Those that come after nobody waits
@@ -63,6 +68,7 @@ pub struct Caller {
     link: Link,
     keys: Keys,
     seal: Arc<Seal>,
+    accept: Lua,
     delay: Lua,
     reply: ReplyTo,
     result_ttl: Duration,
@@ -113,6 +119,8 @@ type Key = (u64, CallId);
 pub struct Accepted {
     function: FunctionId,
     place: Place,
+    /// How soon it is looked whether there is a result, if nobody tells.
+    look_after: Duration,
     _topic: Topic,
 }
 
@@ -170,6 +178,7 @@ impl Caller {
             link: Link::new(config.client()?).counted(config, Role::Caller),
             keys: config.keys(),
             seal: config.seal.clone(),
+            accept: Lua::new(include_str!("scripts/accept.lua")),
             delay: Lua::new(include_str!("scripts/delay.lua")),
             reply,
             result_ttl: config.result_ttl,
@@ -189,7 +198,7 @@ impl Caller {
         payload: &[u8],
         options: &SendOptions,
     ) -> Result<CallId, BrokerError> {
-        self.add(function, payload, options, None).await
+        self.add(function, payload, options, None).await.map(|(id, _)| id)
     }
 
     /// Sends a call and waits for its result, for as long as `patience`. None if there is none by then: the call is
@@ -224,9 +233,10 @@ impl Caller {
             // The result can be read without a notice; it only takes longer.
             tracing::debug!(%error, "cannot subscribe, reading the result key instead");
         }
-        let id = self.add(function, payload, options, Some(&topic.reply)).await?;
+        let (id, is_new) = self.add(function, payload, options, Some(&topic.reply)).await?;
         let place = Waiting::register(&self.waiting, (topic.number, id));
-        Ok(Accepted { function: function.clone(), place, _topic: topic })
+        let look_after = if is_new { POLL } else { OFTEN_MIN };
+        Ok(Accepted { function: function.clone(), place, look_after, _topic: topic })
     }
 
     /// Waits for the result of an accepted call, for as long as `patience`. None if there is none by then; the wait may
@@ -239,10 +249,10 @@ impl Caller {
         accepted: &mut Accepted,
         patience: Duration,
     ) -> Result<Option<ResultDocument>, BrokerError> {
-        let Accepted { function, place, .. } = accepted;
+        let Accepted { function, place, look_after, .. } = accepted;
         let end = tokio::time::Instant::now() + patience;
         loop {
-            let look_at = end.min(tokio::time::Instant::now() + POLL);
+            let look_at = end.min(tokio::time::Instant::now() + *look_after);
             match &mut place.notice {
                 Some(notice) => match tokio::time::timeout_at(look_at, notice).await {
                     Ok(Ok(result)) => return Ok(Some(result)),
@@ -251,6 +261,7 @@ impl Caller {
                 },
                 None => tokio::time::sleep_until(look_at).await,
             }
+            *look_after = (*look_after * 2).clamp(OFTEN_MIN, OFTEN_MAX.max(*look_after));
             let found = self.result(function, &place.key.1).await?;
             if found.is_some() || look_at == end {
                 return Ok(found);
@@ -270,7 +281,9 @@ impl Caller {
     ) -> Result<Option<ResultDocument>, BrokerError> {
         let topic = self.topic(function)?;
         let place = Waiting::register(&self.waiting, (topic.number, id.clone()));
-        self.outcome(&mut Accepted { function: function.clone(), place, _topic: topic }, patience).await
+        // Nobody tells of it here: the notice goes to whoever sent the call.
+        let mut accepted = Accepted { function: function.clone(), place, look_after: OFTEN_MIN, _topic: topic };
+        self.outcome(&mut accepted, patience).await
     }
 
     /// The result of a call that has ended. None if it has not, or if its result has expired.
@@ -306,17 +319,32 @@ impl Caller {
         gone.map(|(number, channel)| (*number, channel.clone())).collect()
     }
 
+    /// The call's id, and whether the call is new. One without an id of its caller's choice always is.
     async fn add(
         &self,
         function: &FunctionId,
         payload: &[u8],
         options: &SendOptions,
         reply: Option<&ReplyTo>,
-    ) -> Result<CallId, BrokerError> {
+    ) -> Result<(CallId, bool), BrokerError> {
         if let Some(delay) = options.delay {
             return self.add_for_later(function, payload, options, reply, delay).await;
         }
-        id_of(options, &self.link.run(&self.entry(function, payload, options, reply)?).await?)
+        if let Some(id) = &options.id {
+            let mut call = self.accept.call(3);
+            call.arg(self.keys.calls(function)).arg(self.keys.result(function, id)).arg(self.keys.mark(function, id));
+            call.arg(MARK_LASTS_MS);
+            self.fields(&mut call, function, payload, options, Some(id), reply)?;
+            match self.accept.run(&self.link, &call).await {
+                Ok(Value::Int(said)) => return Ok((id.clone(), said == 1)),
+                Ok(other) => return Err(BrokerError::shape("accept.lua", &other)),
+                // A tenant's own user may add calls and run no script. A host then sees to it that an id has one result.
+                Err(error) if error.is_forbidden() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let answer = self.link.run(&self.entry(function, payload, options, reply)?).await?;
+        Ok((id_of(options, &answer)?, true))
     }
 
     /// What adds a call that does not wait.
@@ -341,15 +369,19 @@ impl Caller {
         options: &SendOptions,
         reply: Option<&ReplyTo>,
         delay: Duration,
-    ) -> Result<CallId, BrokerError> {
+    ) -> Result<(CallId, bool), BrokerError> {
         let id = options.id.clone().unwrap_or_else(Self::new_id);
         let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let mut add = self.delay.call(3);
+        // Nobody sends a call again under an id that was made for it.
+        let mark_lasts = if options.id.is_some() { wait_ms.saturating_add(MARK_LASTS_MS) } else { 0 };
+        let mut add = self.delay.call(4);
         add.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.result(function, &id));
+        add.arg(self.keys.mark(function, &id));
         add.arg(GROUP).arg(wait_ms).arg(self.keys.hosts_channel()).arg(Word::Due(function.clone(), wait_ms).encode());
+        add.arg(mark_lasts);
         self.fields(&mut add, function, payload, options, Some(&id), reply)?;
         match self.delay.run(&self.link, &add).await? {
-            Value::Int(_) => Ok(id),
+            Value::Int(due) => Ok((id, due > 0)),
             other => Err(BrokerError::shape("delay.lua", &other)),
         }
     }

@@ -135,7 +135,15 @@ impl Cancel {
     /// One look wherever a call can be: as the entry that it is named after, in the stream, among the delayed.
     async fn look(&self, function: &FunctionId, id: &CallId, taken_from: &str) -> Result<Answer, BrokerError> {
         let mut last = Answer::Nowhere;
-        if let Some(entry) = EntryId::parse(id.as_str()) {
+        let named = match EntryId::parse(id.as_str()) {
+            Some(entry) => Some(entry),
+            // Its mark says as which entry it was accepted, if a door of ours accepted it.
+            None => match self.link.run(cmd("GET").arg(self.keys.mark(function, id))).await? {
+                Value::BulkString(mark) => std::str::from_utf8(&mark).ok().and_then(EntryId::parse),
+                _ => None,
+            },
+        };
+        if let Some(entry) = named {
             let entry = entry.to_string();
             last = self.step(&self.stream, function, id, taken_from, (&entry, &entry), 1).await?;
         }
@@ -167,9 +175,10 @@ impl Cancel {
     ) -> Result<Answer, BrokerError> {
         let own_replies_only = self.own_replies_only || self.tenants.borrow().of(function.tenant()).own_replies_only;
         let replies = if own_replies_only { format!("{}.", function.tenant()) } else { String::new() };
-        let mut call = script.call(6);
+        let mut call = script.call(7);
         call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
         call.arg(self.keys.delayed(function)).arg(self.keys.result(function, id));
+        call.arg(self.keys.mark(function, id));
         call.arg(self.keys.turns(function)).arg(self.keys.line(function));
         call.arg(GROUP).arg(id.as_str()).arg(millis(self.result_ttl).max(1));
         call.arg(ResultDocument::cancelled(id.clone(), now_ms()).encode());

@@ -2,6 +2,9 @@
 
 use redis::{ErrorKind, RedisError};
 
+/// How Redis says that a user may not do something.
+const FORBIDDEN: &str = "NOPERM";
+
 /// Why something could not be said to Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -44,6 +47,11 @@ impl BrokerError {
         }
     }
 
+    /// Whether Redis knows this client and does not let it do that.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Unable(reason) if reason.starts_with(FORBIDDEN))
+    }
+
     /// An answer that does not have the shape that its command promises.
     pub(crate) fn shape(command: &str, answer: &impl std::fmt::Debug) -> Self {
         Self::Refused(format!("{command} answered {answer:?}, which is no answer to it"))
@@ -69,7 +77,8 @@ impl From<RedisError> for BrokerError {
             Some("NOSCRIPT") => Self::NoScript,
             // What stands under a key is not ours, or the command is wrong: the same again would be answered the same.
             Some("WRONGTYPE" | "ERR" | "CROSSSLOT") => Self::Refused(text),
-            // Everything else passes: NOAUTH, NOPERM, OOM, LOADING, READONLY, MISCONF, MOVED, and what is yet to come.
+            Some(FORBIDDEN) => Self::Unable(format!("{FORBIDDEN}: {text}")),
+            // Everything else passes: NOAUTH, OOM, LOADING, READONLY, MISCONF, MOVED, and what is yet to come.
             _ => Self::Unable(text),
         }
     }

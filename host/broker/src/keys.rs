@@ -61,6 +61,11 @@ impl Keys {
         format!("{}:{{{function}}}:result:{id}", self.prefix)
     }
 
+    /// What stands for a call that was accepted under an id of its caller's choice and has not ended.
+    pub(crate) fn mark(&self, function: &FunctionId, id: &CallId) -> String {
+        format!("{}:{{{function}}}:id:{id}", self.prefix)
+    }
+
     /// The calls that wait for their time, by due time.
     #[must_use]
     pub fn delayed(&self, function: &FunctionId) -> String {
@@ -228,6 +233,7 @@ mod tests {
         let id = CallId::parse("1-0").unwrap();
         assert_eq!(keys.calls(&function), "baton:{acme/resize}:calls");
         assert_eq!(keys.result(&function, &id), "baton:{acme/resize}:result:1-0");
+        assert_eq!(keys.mark(&function, &id), "baton:{acme/resize}:id:1-0");
         assert_eq!(keys.delayed(&function), "baton:{acme/resize}:delayed");
         assert_eq!(keys.dead(&function), "baton:{acme/resize}:dead");
         assert_eq!(keys.ticks(&function), "baton:{acme/resize}:ticks");

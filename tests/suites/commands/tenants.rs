@@ -156,6 +156,12 @@ async fn a_tenants_redis_user_can_call_its_functions_and_read_their_results_and_
     let url = format!("{}?user=acme&pass={password}", stage.redis.url());
     let answered = Commands::at_redis(&url).run(&["call", "acme/hello", "--data", ADA]).await?.expect(0)?;
     ensure!(answered.stdout.trim_end() == r#"{"greeting":"Hello, Ada"}"#, "{answered:?}");
+    // An id of its own needs no further right: the same again is answered with the first result.
+    for (data, expected) in [(ADA, "Hello, Ada"), (r#"{"name":"Bob"}"#, "Hello, Ada")] {
+        let named = ["call", "acme/hello", "--id", "order-1", "--data", data];
+        let answered = Commands::at_redis(&url).run(&named).await?.expect(0)?;
+        ensure!(answered.stdout.contains(expected), "{answered:?}");
+    }
     ensure!(connect_as(&stage.redis, "acme", "wrong").await.is_err(), "the password counts");
 
     let mut acme = connect_as(&stage.redis, "acme", &password).await?;

@@ -108,8 +108,8 @@ async fn a_call_that_runs_is_stopped_on_whichever_host_and_its_seat_is_free() ->
 async fn a_call_of_a_host_that_is_frozen_is_taken_from_it_and_has_no_other_result() -> Result<()> {
     let mut stage = Stage::with(&["sleep"]).await?;
     let mut fleet = Fleet::of(2, &stage.host().setting(SEATS, 2).setting(LEASE_MS, 3_000).http(), &["sleep"]).await?;
-    // Each is about to answer when its host stands still: what it has on its way must not arrive behind the result.
-    let ids = stage.caller.send_many("sleep", r#"{"ms":400}"#, 4).await?;
+    // What a host that stands still may have on its way must not arrive behind the result.
+    let ids = stage.caller.send_many("sleep", r#"{"ms":2000}"#, 4).await?;
     let held: BTreeMap<String, String> = stage.caller.until_pending("sleep", 4).await?.into_iter().collect();
     let frozen = fleet.place_of(held.values().next().context("a host has them")?)?;
     fleet.signal(frozen, Signal::STOP)?;

@@ -1,8 +1,9 @@
 //! Delivery beyond the plain call: calls that were given up and are sent again, calls that wait for their time, calls that are
-//! taken back, calls that run one after another.
+//! taken back, ids that are sent twice, deadlines, calls that run one after another, and what can be known of a call.
 
 mod cancel;
 mod dead;
 mod delays;
 mod order;
 mod schedules;
+mod twice;

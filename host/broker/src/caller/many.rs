@@ -14,8 +14,8 @@ use crate::BrokerError;
 const FANOUT_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl Caller {
-    /// Sends calls of one function in one step: Redis has all of them or none; those that wait go one by one. Gives their
-    /// ids, in order.
+    /// Sends calls of one function in one step: Redis has all of them or none. Where one has an id of its own, or
+    /// waits, they go one by one in one round trip. Gives their ids, in order.
     ///
     /// # Errors
     /// Any [`BrokerError`]; whether the calls were accepted is then unknown unless they have ids of their own.
@@ -27,7 +27,7 @@ impl Caller {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        if calls.iter().any(|(_, options)| options.delay.is_some()) {
+        if calls.iter().any(|(_, options)| options.delay.is_some() || options.id.is_some()) {
             return try_join_all(calls.iter().map(|(payload, options)| self.send(function, payload, options))).await;
         }
         let mut all = pipe();

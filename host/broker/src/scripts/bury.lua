@@ -66,6 +66,9 @@ else
   redis.call('XADD', dead, '*', unpack(fields))
   redis.call('SET', result, document, 'PX', ARGV[5])
 end
+-- The mark of an id that its caller chose goes with the call: its result says from now on that it was there.
+local tag, id = string.match(result, '^(.-}:)result:(.+)$')
+if id and not string.find(id, '^%d+%-%d+$') then redis.call('DEL', tag .. 'id:' .. id) end
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
 redis.call('HDEL', claims, entry)

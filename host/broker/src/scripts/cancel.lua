@@ -5,8 +5,9 @@
 -- KEYS[2]  its claims hash
 -- KEYS[3]  its delayed set
 -- KEYS[4]  the call's result key
--- KEYS[5]  the turns
--- KEYS[6]  the line of those that wait for their turn
+-- KEYS[5]  the mark of its id
+-- KEYS[6]  the turns
+-- KEYS[7]  the line of those that wait for their turn
 -- ARGV[1]  consumer group
 -- ARGV[2]  the call's id
 -- ARGV[3]  how long a result is kept, in ms
@@ -47,8 +48,9 @@ local function finish(fields, attempts, accepted)
   local document = string.gsub(ARGV[4], '"attempts":0', '"attempts":' .. string.format('%.0f', attempts), 1)
   document = string.gsub(document, '"accepted_ms":0', '"accepted_ms":' .. string.format('%.0f', accepted), 1)
   redis.call('SET', result, document, 'PX', ARGV[3])
+  redis.call('DEL', KEYS[5])
   local key = field(fields, 'key')
-  if key ~= '' then next_turn(KEYS[5], KEYS[6], calls, delayed, key, id) end
+  if key ~= '' then next_turn(KEYS[6], KEYS[7], calls, delayed, key, id) end
   local reply = field(fields, 'reply')
   if reply ~= '' and string.sub(reply, 1, #ARGV[6]) == ARGV[6] then
     redis.call('PUBLISH', ARGV[5] .. reply, document)

@@ -50,8 +50,11 @@ local function redrive(letter, call, result)
   local accepted = had.accepted or told.accepted_ms or string.match(call, '^(%d+)%-%d+$') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
   for _, text in ipairs(new) do fields[#fields + 1] = text end
-  redis.call('XADD', calls, '*', unpack(fields))
+  local entry = redis.call('XADD', calls, '*', unpack(fields))
   redis.call('DEL', result)
+  -- An id that its caller chose is marked again until the call ends, for a week at the most, as accept.lua does it.
+  local tag, id = string.match(result, '^(.-}:)result:(.+)$')
+  if id and not string.find(id, '^%d+%-%d+$') then redis.call('SET', tag .. 'id:' .. id, entry, 'PX', 604800000) end
   redis.call('XDEL', dead, letter)
   return 1
 end

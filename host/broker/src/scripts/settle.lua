@@ -22,6 +22,12 @@ local group, me, ttl = ARGV[1], ARGV[2], ARGV[3]
 local count = #KEYS - 2
 local answer = {}
 
+-- The mark of an id that its caller chose goes when the call ends: its result says from then on that it was there.
+local function unmark(result)
+  local tag, id = string.match(result, '^(.-}:)result:(.+)$')
+  if id and not string.find(id, '^%d+%-%d+$') then redis.call('DEL', tag .. 'id:' .. id) end
+end
+
 -- One look at what this host owns between the batch's ends. Twice the batch's size, because other entries may lie
 -- between them; what is missed is looked up by itself below.
 local pending = redis.pcall('XPENDING', calls, group, ARGV[4], ARGV[5], 2 * count, me)
@@ -59,6 +65,7 @@ for i = 1, count do
         answer[i] = 1
       end
     end
+    unmark(result)
     done[#done + 1] = entry
     if reply ~= '' then
       local for_reply = notices[reply]
