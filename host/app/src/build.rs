@@ -209,6 +209,7 @@ impl Host {
                 presence: shared.presence.clone(),
                 catalog: shared.catalog.clone(),
                 flights: shared.flights.clone(),
+                ledger: shared.ledger.clone(),
                 record: record.clone(),
                 state: state_seen,
                 lease: broker.lease,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_broker::{BrokerError, Presence, Standing, Word};
-use baton_model::{EntryId, FunctionId, HostRecord, HostState};
+use baton_model::{EntryId, FunctionId, HostRecord, HostState, Room};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::{Backoff, Trouble};
 use crate::catalog::Published;
 use crate::flights::Flights;
+use crate::ledger::Ledger;
 use crate::promoter::Due;
 
 /// The least time between two writes for changes of the catalog.
@@ -26,6 +27,7 @@ pub(crate) struct Keeper {
     pub(crate) presence: Arc<Presence>,
     pub(crate) catalog: Arc<Published>,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) record: HostRecord,
     pub(crate) state: watch::Receiver<HostState>,
     pub(crate) lease: Duration,
@@ -147,6 +149,20 @@ impl Keeper {
         }
     }
 
+    /// What room there is for calls of `function`.
+    fn room(&self, function: &FunctionId) -> Room {
+        let held = self.ledger.held(function, std::time::Instant::now());
+        Room {
+            host: self.record.id.clone(),
+            state: *self.state.borrow(),
+            has_function: self.catalog.snapshot().get(function).is_some(),
+            seats: self.record.seats,
+            in_flight: u32::try_from(self.flights.load().0).unwrap_or(u32::MAX),
+            held: held.map(|(held, _)| held.quota().into()),
+            held_ms: held.map_or(0, |(_, wait)| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
     /// Waits for what has to be written next.
     async fn wait(
         &mut self,
@@ -169,6 +185,10 @@ impl Keeper {
                 word = standing.next_word() => match word? {
                     Word::Calls(question) => standing.answer(&question, &self.flights.calls(&self.record.id)).await?,
                     Word::Due(function, ms) => self.due(function, Duration::from_millis(ms)),
+                    Word::Room(question, function) => {
+                        let room = self.room(&function);
+                        standing.answer_room(&question, &room).await?;
+                    }
                     Word::Cancel(function, entry) => {
                         // What is no entry is nobody's call.
                         _ = EntryId::parse(&entry).map(|entry| self.cancels.send((function, entry)));

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Settlement, Turn as Order, Verdict};
-use baton_engine::{Invocation, Services};
+use baton_engine::{Invocation, Services, Timings};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{
     Call, CallError, Digest, Disposition, EntryId, FunctionId, HostId, Lease, OrderKey, Outcome, ResultDocument,
-    RetryPolicy, Status, decide,
+    RetryPolicy, Status, TIMED_FROM, decide,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -228,12 +228,17 @@ impl Runner {
             let since = Duration::from_millis(started_ms.saturating_sub(lease.entry.ms()));
             revision.metrics.waited(since.saturating_sub(started.duration_since(read.answered)));
         }
+        let came = Came { read: read.map(|read| read.answered), begun: started };
         // Of two calls under one id the first result stands, and which it is only the script knows.
         let read = read.filter(|_| !call.id_is_own);
         let key = FlightKey { function: call.function.clone(), lease };
         let guard = PanicGuard { runner: &self, key: &key };
-        let mut run =
-            Run { attempts: call.attempt, started_ms: Some(started_ms), digest: Some(revision.component.digest()) };
+        let mut run = Run {
+            attempts: call.attempt,
+            started_ms: Some(started_ms),
+            digest: Some(revision.component.digest()),
+            timings: None,
+        };
         let mut ran = None;
         let outcome = match self.refusal(&call, lease, &revision, &mut run).await {
             Some(Refusal::Outcome(outcome)) => outcome,
@@ -267,6 +272,7 @@ impl Runner {
                 };
                 revision.metrics.ran(executed.timings);
                 ran = executed.timings.run;
+                run.timings = Some((came, executed.timings));
                 if let Some(nested) = nested {
                     seat = nested.take_seat();
                 }
@@ -289,7 +295,7 @@ impl Runner {
             took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %revision.component.digest().short(),
             failure = failure_text(&outcome), "call ended"
         );
-        let (settlement, fate) = self.settlement(&call, outcome, &revision.retry, run);
+        let (settlement, fate) = self.settlement(&call, lease, outcome, &revision.retry, run);
         let settled = Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
         let count = Count { ended, fate, metrics: revision.metrics.clone() };
         send(&settler, settled, count, seat).await;
@@ -301,16 +307,16 @@ impl Runner {
             return Some(Refusal::Settled(document));
         }
         if call.deadline_ms.is_some_and(|deadline| deadline <= now_ms()) {
-            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None, timings: None };
             return Some(Refusal::Outcome(Outcome::DeadlinePassed));
         }
         let (bytes, bytes_max) = (call.payload.len(), revision.limits.payload_bytes_max);
         if bytes > bytes_max {
-            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None, timings: None };
             return Some(Refusal::Outcome(Outcome::PayloadTooLarge { bytes, bytes_max }));
         }
         if lease.claims > revision.retry.hosts_lost_max {
-            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None };
+            *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None, timings: None };
             return Some(Refusal::Outcome(Outcome::HostsLost { hosts: lease.claims }));
         }
         None
@@ -326,7 +332,14 @@ impl Runner {
         self.queue.result(&call.function, &call.id).await.ok().flatten()
     }
 
-    fn settlement(&self, call: &Call, outcome: Outcome, retry: &RetryPolicy, run: Run) -> (Settlement, Fate) {
+    fn settlement(
+        &self,
+        call: &Call,
+        lease: Lease,
+        outcome: Outcome,
+        retry: &RetryPolicy,
+        run: Run,
+    ) -> (Settlement, Fate) {
         let document = |status, error, media_type: String, payload: Bytes| {
             let mut document = ResultDocument::new(status, call.id.clone(), media_type, payload);
             document.error = error;
@@ -336,6 +349,7 @@ impl Runner {
             document.accepted_ms = call.accepted_ms;
             document.started_ms = run.started_ms;
             document.finished_ms = now_ms();
+            document.timings = run.timings.and_then(|(came, timings)| split_of(&document, lease, came, timings));
             document.encode()
         };
         let plain = || "application/json".to_owned();
@@ -535,6 +549,40 @@ struct Run {
     attempts: u32,
     started_ms: Option<u64>,
     digest: Option<Digest>,
+    /// How it came to its attempt, and how long that took; none if there was none.
+    timings: Option<(Came, Timings)>,
+}
+
+/// How a call came to its attempt.
+#[derive(Clone, Copy)]
+struct Came {
+    /// When it was read, if this was its first delivery.
+    read: Option<Instant>,
+    begun: Instant,
+}
+
+/// Where the time of a call went, if it took so long that it is worth telling.
+fn split_of(document: &ResultDocument, lease: Lease, came: Came, timings: Timings) -> Option<baton_model::Timings> {
+    let ms = |from: u64, to: u64| Duration::from_millis(to.saturating_sub(from));
+    if ms(document.accepted_ms, document.finished_ms) < TIMED_FROM {
+        return None;
+    }
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    // The clock of Redis says when it came into its stream, this host's when it had it.
+    // What was taken over from a lost host had its time in the stream before that host's attempt.
+    let waited = match lease.claims {
+        0 => ms(lease.entry.ms(), document.started_ms.unwrap_or_default()),
+        _ => Duration::ZERO,
+    };
+    let at_host = came.read.map_or(Duration::ZERO, |read| came.begun.saturating_duration_since(read));
+    let run = timings.run.unwrap_or_default().saturating_sub(timings.waited);
+    Some(baton_model::Timings {
+        queue_us: us(waited.saturating_sub(at_host)),
+        admission_us: us(at_host + timings.let_in + timings.turned),
+        instantiate_us: us(timings.instantiate.unwrap_or_default()),
+        run_us: us(run.saturating_sub(timings.turned)),
+        host_us: us(timings.waited),
+    })
 }
 
 /// What goes to the settler, but for the ticket.

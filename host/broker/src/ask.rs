@@ -1,4 +1,5 @@
-//! Asking hosts which calls they have in their hands. They alone know since when an attempt runs.
+//! Asking hosts what they alone know: which calls they have in their hands and since when an attempt runs, and what room
+//! they have.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_model::{HostId, RunningCall};
 use redis::{Value, cmd};
+use serde::de::DeserializeOwned;
 
 use crate::BrokerError;
 use crate::keys::Keys;
@@ -25,14 +27,29 @@ pub(crate) struct Answers {
     pub(crate) calls: Vec<RunningCall>,
 }
 
-/// Asks these hosts and waits until all that are there have answered, or for as long as it is worth.
+/// Asks these hosts for their calls.
 pub(crate) async fn ask(link: &Link, keys: &Keys, hosts: &[HostId]) -> Result<Answers, BrokerError> {
     let mut answers = Answers { hosts: HashSet::new(), calls: Vec::new() };
+    for answer in ask_for::<Answer>(link, keys, hosts, Word::Calls).await? {
+        answers.hosts.insert(answer.host);
+        answers.calls.extend(answer.calls);
+    }
+    Ok(answers)
+}
+
+/// Asks these hosts and waits until all that are there have answered, or for as long as it is worth.
+pub(crate) async fn ask_for<T: DeserializeOwned>(
+    link: &Link,
+    keys: &Keys,
+    hosts: &[HostId],
+    word: impl Fn(String) -> Word,
+) -> Result<Vec<T>, BrokerError> {
+    let mut answers = Vec::new();
     if hosts.is_empty() {
         return Ok(answers);
     }
     let question = question();
-    let word = Word::Calls(question.clone()).encode();
+    let word = word(question.clone()).encode();
     let mut tell = redis::pipe();
     for host in hosts {
         tell.cmd("PUBLISH").arg(keys.host_channel(host)).arg(&word);
@@ -48,10 +65,7 @@ pub(crate) async fn ask(link: &Link, keys: &Keys, hosts: &[HostId]) -> Result<An
         let more: Vec<Vec<u8>> =
             redis::from_redis_value(more).map_err(|error| BrokerError::shape("LRANGE", &error.to_string()))?;
         came += more.len();
-        for answer in more.iter().filter_map(|json| serde_json::from_slice::<Answer>(json).ok()) {
-            answers.hosts.insert(answer.host);
-            answers.calls.extend(answer.calls);
-        }
+        answers.extend(more.iter().filter_map(|json| serde_json::from_slice::<T>(json).ok()));
     }
     if came > 0 {
         link.run(cmd("DEL").arg(&key)).await?;

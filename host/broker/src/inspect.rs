@@ -4,21 +4,26 @@
 //! its own is searched for, in bounded steps; one that is known by its entry is found at once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use baton_model::{CallId, EntryId, FunctionId, HostId, ResultDocument, RunningCall, RunningState};
+use baton_model::{CallId, EntryId, FunctionId, HostId, ResultDocument, Room, RunningCall, RunningState};
 use bytes::Bytes;
 use redis::{Value, cmd};
 
 use crate::BrokerError;
-use crate::ask::ask;
+use crate::ask::{ask, ask_for};
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::script::Lua;
+use crate::standing::Word;
 
 /// The most entries, and the most delayed calls, among which a call is searched for by its own id.
 const SEARCH_MAX: usize = 10_000;
 /// The most that one script run looks at: with small payloads it holds Redis for less than a millisecond.
 const STEP: usize = 250;
+
+/// An end that was on its way for longer was made by another clock.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where a call stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +55,17 @@ pub enum CallState {
     Ended(Box<ResultDocument>),
 }
 
+/// What is known of a call that has not ended, beside where it stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallFacts {
+    /// When it was first accepted, in Unix milliseconds.
+    pub accepted_ms: Option<u64>,
+    /// Since when it stands in its stream, in Unix milliseconds.
+    pub queued_ms: Option<u64>,
+    /// Its deadline, in Unix milliseconds.
+    pub deadline_ms: Option<u64>,
+}
+
 /// What a script says of one entry: everything that it could find out in one step.
 struct Found {
     entry: EntryId,
@@ -58,12 +74,14 @@ struct Found {
     accepted_ms: Option<u64>,
     /// Who has it, and since when, in Unix ms.
     holder: Option<(HostId, u64)>,
+    deadline_ms: Option<u64>,
 }
 
 /// Looks at calls; changes nothing.
 pub struct Inspect {
     link: Link,
     keys: Keys,
+    result_ttl: Duration,
     entry: Lua,
     search: Lua,
     delayed: Lua,
@@ -86,6 +104,7 @@ impl Inspect {
         Ok(Self {
             link: Link::new(config.client()?),
             keys: config.keys(),
+            result_ttl: config.result_ttl,
             entry: inspecting!("scripts/inspect_entry.lua"),
             search: inspecting!("scripts/inspect_search.lua"),
             delayed: inspecting!("scripts/inspect_delayed.lua"),
@@ -107,13 +126,28 @@ impl Inspect {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn state(&self, function: &FunctionId, id: &CallId) -> Result<Option<CallState>, BrokerError> {
+        Ok(self.state_and_facts(function, id).await?.map(|(state, _)| state))
+    }
+
+    /// Where the call stands, and what else is known of it.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn state_and_facts(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+    ) -> Result<Option<(CallState, CallFacts)>, BrokerError> {
+        let ended = |result| (CallState::Ended(Box::new(result)), CallFacts::default());
         // A call can move while it is looked for, against the direction of the search. It is then found the second time.
         for _ in 0..2 {
             if let Some(result) = self.result(function, id).await? {
-                return Ok(Some(CallState::Ended(Box::new(result))));
+                return Ok(Some(ended(result)));
             }
             if let Some(found) = self.entry(function, id).await? {
-                return self.stage(function, id, found).await.map(Some);
+                let facts = found.facts();
+                let state = self.stage(function, id, found.state()).await?;
+                return Ok(Some((state, facts)));
             }
             let (looked_at, found) = self.among_delayed(function, id).await?;
             if found.is_some() {
@@ -123,8 +157,7 @@ impl Inspect {
                 break;
             }
         }
-        let result = self.result(function, id).await?;
-        Ok(result.map(|result| CallState::Ended(Box::new(result))))
+        Ok(self.result(function, id).await?.map(ended))
     }
 
     /// What the host itself says of a call that it has.
@@ -217,8 +250,13 @@ impl Inspect {
     }
 
     /// The call as an entry of the stream: the one that it is named after, or the one that bears its id.
-    async fn entry(&self, function: &FunctionId, id: &CallId) -> Result<Option<CallState>, BrokerError> {
-        if let Some(entry) = EntryId::parse(id.as_str()) {
+    async fn entry(&self, function: &FunctionId, id: &CallId) -> Result<Option<Found>, BrokerError> {
+        // One with an id of its own has a mark that says as which entry it was accepted, if a door of ours accepted it.
+        let named = match EntryId::parse(id.as_str()) {
+            Some(entry) => Some(entry),
+            None => self.marked(function, id).await?,
+        };
+        if let Some(entry) = named {
             let mut call = self.entry.call(2);
             call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(entry.to_string());
             if let Value::Array(mut found) = self.entry.run(&self.link, &call).await?
@@ -227,7 +265,7 @@ impl Inspect {
                 let found = Found::read(row)?;
                 // An entry with an id of its own is another call, whatever its entry is called.
                 if found.id.is_none() || found.id.as_ref() == Some(id) {
-                    return Ok(Some(found.state()));
+                    return Ok(Some(found));
                 }
             }
         }
@@ -241,7 +279,7 @@ impl Inspect {
             let mut parts = parts.into_iter();
             let next: String = parts.next().and_then(|next| redis::from_redis_value(next).ok()).unwrap_or_default();
             if let Some(row) = parts.next() {
-                return Found::read(row).map(|found| Some(found.state()));
+                return Found::read(row).map(Some);
             }
             if next.is_empty() {
                 break;
@@ -251,12 +289,57 @@ impl Inspect {
         Ok(None)
     }
 
+    async fn marked(&self, function: &FunctionId, id: &CallId) -> Result<Option<EntryId>, BrokerError> {
+        let mark = self.link.run(cmd("GET").arg(self.keys.mark(function, id))).await?;
+        Ok(text(&mark).and_then(EntryId::parse))
+    }
+
+    /// For how long Redis has a result by its own clock, if results are kept for as long as this host's settings say.
+    async fn kept_since_ms(&self, function: &FunctionId, id: &CallId) -> Result<Option<u64>, BrokerError> {
+        let mut look = redis::pipe();
+        look.cmd("PTTL").arg(self.keys.result(function, id));
+        look.cmd("TIME");
+        let answers = self.link.run_all(&look).await?;
+        let (Some(Value::Int(left)), Some(Value::Array(time))) = (answers.first(), answers.get(1)) else {
+            return Ok(None);
+        };
+        let parts: Option<Vec<u64>> = time.iter().map(number).collect();
+        let Some([seconds, micros]) = parts.as_deref() else { return Ok(None) };
+        let kept = i64::try_from(self.result_ttl.as_millis()).unwrap_or(i64::MAX).saturating_sub(*left);
+        let now_ms = seconds * 1000 + micros / 1000;
+        Ok(u64::try_from(kept).ok().filter(|_| *left > 0).map(|kept| now_ms.saturating_sub(kept)))
+    }
+
+    /// For how long the end of a call was on its way to Redis. None if that is not known: the clocks differ, or results
+    /// are not kept for as long as is said here.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn settled_after(
+        &self,
+        function: &FunctionId,
+        result: &ResultDocument,
+    ) -> Result<Option<Duration>, BrokerError> {
+        let since = self.kept_since_ms(function, &result.id).await?;
+        let took = since.and_then(|since| since.checked_sub(result.finished_ms)).map(Duration::from_millis);
+        Ok(took.filter(|took| *took <= SETTLED_WITHIN))
+    }
+
+    /// What these hosts say of their room for calls of `function`; of those that do not answer nothing.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn rooms(&self, hosts: &[HostId], function: &FunctionId) -> Result<Vec<Room>, BrokerError> {
+        let word = |question: String| Word::Room(question, function.clone());
+        ask_for(&self.link, &self.keys, hosts, word).await
+    }
+
     /// How many delayed calls were looked at, and the call if it is among them.
     async fn among_delayed(
         &self,
         function: &FunctionId,
         id: &CallId,
-    ) -> Result<(usize, Option<CallState>), BrokerError> {
+    ) -> Result<(usize, Option<(CallState, CallFacts)>), BrokerError> {
         let mut looked_at = 0;
         while looked_at < SEARCH_MAX {
             let mut call = self.delayed.call(1);
@@ -265,10 +348,11 @@ impl Inspect {
             let Value::Array(parts) = &answer else { return Err(BrokerError::shape("a search", &answer)) };
             let Some(Value::Int(count)) = parts.first() else { return Err(BrokerError::shape("a search", &answer)) };
             looked_at += usize::try_from(*count).unwrap_or(0);
-            if let [_, attempt, due] = &parts[..] {
+            if let [_, attempt, due, accepted, deadline] = &parts[..] {
                 let due_ms: f64 = redis::from_redis_value_ref(due).unwrap_or(0.0);
                 let state = CallState::Delayed { attempt: number(attempt).unwrap_or(1), due_ms: due_ms as u64 };
-                return Ok((looked_at, Some(state)));
+                let facts = CallFacts { accepted_ms: number(accepted), queued_ms: None, deadline_ms: number(deadline) };
+                return Ok((looked_at, Some((state, facts))));
             }
             if usize::try_from(*count).unwrap_or(0) < STEP {
                 break;
@@ -284,7 +368,7 @@ type Summary = (u64, Option<String>, Option<String>, Option<Vec<(String, String)
 impl Found {
     fn read(row: Value) -> Result<Self, BrokerError> {
         let parts = match row {
-            Value::Array(parts) => <[Value; 7]>::try_from(parts),
+            Value::Array(parts) => <[Value; 8]>::try_from(parts),
             other => return Err(BrokerError::shape("an entry's description", &other)),
         };
         let parts = parts.map_err(|parts| BrokerError::shape("an entry's description", &parts))?;
@@ -299,7 +383,13 @@ impl Found {
             attempt: attempt.saturating_add(claims),
             accepted_ms: number(&parts[3]),
             holder: holder.map(|host| (host, number(&parts[6]).unwrap_or(0))),
+            deadline_ms: number(&parts[7]),
         })
+    }
+
+    fn facts(&self) -> CallFacts {
+        let accepted_ms = Some(self.accepted_ms.unwrap_or_else(|| self.entry.ms()));
+        CallFacts { accepted_ms, queued_ms: Some(self.entry.ms()), deadline_ms: self.deadline_ms }
     }
 
     fn state(self) -> CallState {

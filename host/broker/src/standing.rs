@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use baton_model::{FunctionId, HostId, HostRecord, OfflineReason, RunningCall};
+use baton_model::{FunctionId, HostId, HostRecord, OfflineReason, Room, RunningCall};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, Value, cmd};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub enum Word {
     Calls(String),
     /// A call of this function was accepted that is due after so many milliseconds, before any other of its delayed calls.
     Due(FunctionId, u64),
+    /// Somebody wants to know what room this host has for calls of a function. The answer goes to [`Standing::answer_room`].
+    Room(String, FunctionId),
     /// Somebody takes the call of this entry back.
     Cancel(FunctionId, String),
 }
@@ -147,8 +149,19 @@ impl Standing {
     /// # Errors
     /// Any [`BrokerError`]; the standing is to be made anew.
     pub async fn answer(&mut self, question: &str, calls: &[RunningCall]) -> Result<(), BrokerError> {
-        let answer = Answer { host: self.host.clone(), calls: calls.to_vec() };
-        let json = serde_json::to_string(&answer).map_err(|e| BrokerError::Refused(format!("an answer: {e}")))?;
+        self.say(question, &Answer { host: self.host.clone(), calls: calls.to_vec() }).await
+    }
+
+    /// Answers [`Word::Room`].
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; the standing is to be made anew.
+    pub async fn answer_room(&mut self, question: &str, room: &Room) -> Result<(), BrokerError> {
+        self.say(question, room).await
+    }
+
+    async fn say(&mut self, question: &str, answer: &impl Serialize) -> Result<(), BrokerError> {
+        let json = serde_json::to_string(answer).map_err(|e| BrokerError::Refused(format!("an answer: {e}")))?;
         let key = self.keys.answers(question);
         let mut write = redis::pipe();
         write.cmd("RPUSH").arg(&key).arg(json);

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Get(Get),
     /// Take a call back: one that waits is taken out, one that runs is stopped
     Cancel(Cancel),
+    /// Say where a call is and why, or where its time went
+    Why(Why),
     /// List functions and hosts, or the calls that run
     Ps(Ps),
     /// Calls that were given up: look at them, send them again, drop them
@@ -174,6 +176,20 @@ pub(crate) struct Cancel {
     #[arg(long, short, value_name = "NAME")]
     pub(crate) function: Option<FunctionId>,
     /// Print the call's result document as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    #[command(flatten)]
+    pub(crate) dir: DataDir,
+    /// The call's id
+    pub(crate) id: CallId,
+    /// The function that was called [default: the one that has a call with this id]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) function: Option<FunctionId>,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -380,6 +396,7 @@ impl Command {
             Self::Serve(serve) | Self::Dev(serve) => serve.dir.data.as_ref(),
             Self::Get(get) => get.dir.data.as_ref(),
             Self::Cancel(cancel) => cancel.dir.data.as_ref(),
+            Self::Why(why) => why.dir.data.as_ref(),
             Self::Ps(ps) => ps.dir.data.as_ref(),
             Self::Doctor(doctor) => doctor.dir.data.as_ref(),
             Self::Dead(Dead::Ls(ls)) => ls.dir.data.as_ref(),

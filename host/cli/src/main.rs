@@ -49,6 +49,7 @@ async fn dispatch(args: Args) -> anyhow::Result<Exit> {
         Command::Send(send) => commands::send::run(&common, &send).await,
         Command::Get(get) => commands::get::run(&common, &get).await,
         Command::Cancel(cancel) => commands::cancel::run(&common, &cancel).await,
+        Command::Why(why) => commands::why::run(&common, &why).await,
         Command::Ps(ps) => commands::ps::run(&common, &ps).await,
         Command::Dead(dead) => commands::dead::run(&common, &dead).await,
         Command::Check(check) => commands::check::run(&common, &check).await,

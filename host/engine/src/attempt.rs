@@ -17,7 +17,7 @@ use crate::outcome::{self, Stage};
 use crate::services::Services;
 use crate::state::{RESOURCES_MAX, State};
 use crate::ticker::TICK;
-use crate::turns::{self, Party};
+use crate::turns::{self, Party, Spent};
 
 /// The least that a guest may hand to the host in one go; with a larger limit on answers it is that and some more.
 const HOSTCALL_BYTES: usize = 4 << 20;
@@ -48,6 +48,12 @@ pub struct Timings {
     pub instantiate: Option<Duration>,
     /// The call itself, to its end or to where it was stopped; none if it was not begun.
     pub run: Option<Duration>,
+    /// How long it waited for its turn before it began.
+    pub let_in: Duration,
+    /// How much of the call it waited for further turns on the processor.
+    pub turned: Duration,
+    /// How much of both it waited for what it had asked of the host.
+    pub waited: Duration,
 }
 
 /// What one attempt came to.
@@ -62,14 +68,25 @@ pub struct Executed {
 /// When the halves of an attempt were over, as far as they are.
 #[derive(Default)]
 struct Laps {
+    /// When its turn came, if it waited for one before it began.
+    let_in: Option<Instant>,
     instantiated: Option<Instant>,
     ended: Option<Instant>,
 }
 
 impl Laps {
-    fn timings(&self, began: Instant) -> Timings {
-        let run = |from: Instant| self.ended.unwrap_or_else(Instant::now).duration_since(from);
-        Timings { instantiate: self.instantiated.map(|at| at.duration_since(began)), run: self.instantiated.map(run) }
+    fn timings(&self, began: Instant, spent: &Spent) -> Timings {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let let_in = self.let_in.unwrap_or(began);
+        let first = let_in.duration_since(began);
+        let busy = spent.busy(ended).saturating_add(spent.turned);
+        Timings {
+            instantiate: self.instantiated.map(|at| at.duration_since(let_in)),
+            run: self.instantiated.map(|from| ended.duration_since(from)),
+            let_in: first,
+            turned: spent.turned.saturating_sub(first),
+            waited: ended.duration_since(began).saturating_sub(busy),
+        }
     }
 }
 
@@ -78,11 +95,12 @@ pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Execu
     let Some(end) = End::of(&limits, call.deadline_ms) else {
         return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
     };
-    let mut laps = Laps::default();
+    let (mut laps, mut spent) = (Laps::default(), Spent::from(end.began));
     let _running = component.engine.ticker.running();
-    let attempt = turns::in_turns(async {
+    let attempt = async {
         if waits {
             component.engine.turns.wait(Party { tenant: Some(call.function.tenant()), weight }).await;
+            laps.let_in = Some(Instant::now());
         }
         let mut store = store(component, Some((&call, weight)), &limits, end, log, services);
         let answer = run(component, &mut store, &call, &mut laps).await;
@@ -90,13 +108,14 @@ pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Execu
         laps.ended = Some(Instant::now());
         let stage = if laps.instantiated.is_some() { Stage::Calling } else { Stage::Instantiating };
         outcome::of(answer, store.data(), stage, &limits, end)
-    });
+    };
+    let attempt = turns::in_turns(attempt, &mut spent);
     // The clock interrupts a guest that computes; this one ends a guest that waits, in the host or for its turn.
     let outcome = match tokio::time::timeout(end.after, attempt).await {
         Ok(outcome) => outcome,
         Err(_) => outcome::too_late(&limits, end),
     };
-    Executed { outcome, timings: laps.timings(end.began) }
+    Executed { outcome, timings: laps.timings(end.began, &spent) }
 }
 
 async fn run(
@@ -138,15 +157,16 @@ pub(crate) async fn trial(
         return Err(LoadError::Trial("the time limit is zero".into()));
     };
     let _running = component.engine.ticker.running();
-    let attempt = turns::in_turns(async {
+    let attempt = async {
         let mut store = store(component, None, &limits, end, Arc::new(Nowhere), services);
         let instance = match component.function.instance_pre().instantiate_async(&mut store).await {
             Ok(instance) => instance,
             Err(e) => return Err(outcome::of(Err(e), store.data(), Stage::Instantiating, &limits, end)),
         };
         Ok(Function::new(&mut store, &instance).map(drop))
-    });
-    let ended = tokio::time::timeout(end.after, attempt).await;
+    };
+    let mut spent = Spent::from(end.began);
+    let ended = tokio::time::timeout(end.after, turns::in_turns(attempt, &mut spent)).await;
     let reason = match ended.unwrap_or_else(|_| Err(outcome::too_late(&limits, end))) {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(e)) => return Err(LoadError::WrongTypes(brief(&format!("{e:#}")))),

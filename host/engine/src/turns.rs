@@ -65,6 +65,8 @@ struct Turn {
 thread_local! {
     /// The turn of the attempt that is being polled on this thread.
     static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
+    /// For how long it had waited for its turns, as far as it was told of them in this poll.
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 impl Turns {
@@ -82,7 +84,7 @@ impl Turns {
         let given = self.lock().take_or_queue(party);
         let turn = match given {
             Ok(charge) => Turn { turns: Arc::clone(self), charge, began: Instant::now() },
-            Err(given) => match given.await {
+            Err(given) => match waited(given).await {
                 Ok(mut turn) => {
                     turn.began = Instant::now();
                     turn
@@ -182,8 +184,42 @@ impl Drop for Turn {
     }
 }
 
-/// Runs an attempt; the turns that it takes end with each poll, so that nobody waits in the host with a turn in hand.
-pub(crate) async fn in_turns<F: Future>(attempt: F) -> F::Output {
+/// Waits, and says for how long.
+async fn waited<F: Future>(wait: F) -> F::Output {
+    let began = Instant::now();
+    let output = wait.await;
+    WAITED.set(WAITED.get() + began.elapsed());
+    output
+}
+
+/// How an attempt has spent its time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spent {
+    /// When the poll began that is under way, or was the last.
+    since: Instant,
+    /// Whether it waits between two polls.
+    waits: bool,
+    /// How long all polls before took.
+    polled: Duration,
+    /// For how long it waited for its turns.
+    pub(crate) turned: Duration,
+}
+
+impl Spent {
+    /// Nothing yet, of an attempt that begins now.
+    pub(crate) fn from(began: Instant) -> Self {
+        Self { since: began, waits: false, polled: Duration::ZERO, turned: Duration::ZERO }
+    }
+
+    /// How long it was busy, if it has ended at this time.
+    pub(crate) fn busy(&self, ended: Instant) -> Duration {
+        if self.waits { self.polled } else { self.polled + ended.saturating_duration_since(self.since) }
+    }
+}
+
+/// Runs an attempt; the turns that it takes end with each poll, so that nobody waits in the host with a turn in hand. An
+/// attempt that is through at its first poll costs no look at the clock.
+pub(crate) async fn in_turns<F: Future>(attempt: F, spent: &mut Spent) -> F::Output {
     struct EndOfPoll;
     impl Drop for EndOfPoll {
         fn drop(&mut self) {
@@ -194,7 +230,16 @@ pub(crate) async fn in_turns<F: Future>(attempt: F) -> F::Output {
     let mut attempt = pin!(attempt);
     poll_fn(|context| {
         let _end = EndOfPoll;
-        attempt.as_mut().poll(context)
+        if spent.waits {
+            (spent.since, spent.waits) = (Instant::now(), false);
+        }
+        let poll = attempt.as_mut().poll(context);
+        spent.turned += WAITED.take();
+        if poll.is_pending() {
+            spent.polled += spent.since.elapsed();
+            spent.waits = true;
+        }
+        poll
     })
     .await
 }
@@ -314,14 +359,17 @@ mod tests {
     async fn a_turn_is_not_kept_while_its_owner_waits_in_the_host() {
         let turns = Arc::new(Turns::of(1));
         let count = AtomicUsize::new(0);
-        let one = in_turns(async {
+        let (mut spent, mut others) = (Spent::from(Instant::now()), Spent::from(Instant::now()));
+        let one = async {
             turns.wait(NOBODY).await;
             tokio::time::sleep(Duration::from_secs(3600)).await;
-        });
-        let other = in_turns(async {
+        };
+        let one = in_turns(one, &mut spent);
+        let other = async {
             turns.wait(NOBODY).await;
             count.fetch_add(1, Ordering::Relaxed);
-        });
+        };
+        let other = in_turns(other, &mut others);
         tokio::select! {
             biased;
             () = one => {}
@@ -335,13 +383,41 @@ mod tests {
         let turns = Arc::new(Turns::of(1));
         let charge = turns.lock().take_or_queue(NOBODY).ok().unwrap();
         let held = Turn { turns: turns.clone(), charge, began: Instant::now() };
-        let mut gone = Box::pin(in_turns(turns.wait(NOBODY)));
-        let mut there = Box::pin(in_turns(turns.wait(NOBODY)));
+        let (mut spent, mut others) = (Spent::from(Instant::now()), Spent::from(Instant::now()));
+        let mut gone = Box::pin(in_turns(turns.wait(NOBODY), &mut spent));
+        let mut there = Box::pin(in_turns(turns.wait(NOBODY), &mut others));
         assert!(futures_util::poll!(&mut gone).is_pending());
         assert!(futures_util::poll!(&mut there).is_pending());
         drop(gone);
         drop(held);
         there.await;
         assert_eq!(turns.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn what_an_attempt_waited_for_is_known_apart() {
+        let turns = Arc::new(Turns::of(1));
+        let charge = turns.lock().take_or_queue(NOBODY).ok().unwrap();
+        let held = Turn { turns: turns.clone(), charge, began: Instant::now() };
+        let (began, pause) = (Instant::now(), Duration::from_millis(20));
+        let mut spent = Spent::from(began);
+        let (give, answer) = oneshot::channel();
+        let attempt = async {
+            turns.wait(NOBODY).await;
+            std::thread::sleep(pause);
+            // Nothing is computed here, however long it takes.
+            answer.await.unwrap();
+        };
+        let mut attempt = Box::pin(in_turns(attempt, &mut spent));
+        assert!(futures_util::poll!(&mut attempt).is_pending());
+        std::thread::sleep(pause);
+        drop(held);
+        assert!(futures_util::poll!(&mut attempt).is_pending());
+        std::thread::sleep(pause);
+        give.send(()).unwrap();
+        attempt.await;
+        let (all, busy) = (began.elapsed(), spent.busy(Instant::now()));
+        assert!(spent.turned >= pause && busy >= pause, "{spent:?}");
+        assert!(all >= spent.turned + busy + pause, "{all:?}: {spent:?}");
     }
 }

@@ -8,8 +8,8 @@ use axum::extract::{Query, State};
 use axum::http::HeaderValue;
 use axum::response::Response;
 use base64::Engine as _;
-use baton_broker::{BrokerError, CallState, Cancelled};
-use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, Status, WAITS_FOR_TURN_MS};
+use baton_broker::{BrokerError, CallState, Cancelled, state_of};
+use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, WAITS_FOR_TURN_MS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -85,6 +85,20 @@ pub(crate) async fn cancel(
     }
 }
 
+/// `GET /v1/calls/{tenant}/{function}/{id}/why`
+pub(crate) async fn why(
+    State(gate): State<Arc<Gate>>,
+    asker: Asker,
+    CallTarget(function, id): CallTarget,
+) -> Result<Response, Problem> {
+    let _seat = gate.seat()?;
+    let trouble = |error: BrokerError| gate.broker_problem(&error);
+    let snapshot = gate.directory.hosts().await.map_err(trouble)?;
+    let hosts: Vec<HostId> = snapshot.hosts.iter().map(|host| host.id.clone()).collect();
+    let why = gate.parts.inspect.why(&hosts, gate.seen(&asker, &function), &id).await.map_err(trouble)?;
+    why.map(|why| json_response(&why)).ok_or_else(|| absent(&function, &id))
+}
+
 fn absent(function: &FunctionId, id: &CallId) -> Problem {
     let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
     Problem::new(404, "unknown-call").detail(detail)
@@ -118,11 +132,7 @@ fn shown_as(function: FunctionId, id: CallId, state: CallState) -> Result<Respon
             (view.host, view.attempt, view.since_ms) = (Some(host), Some(attempt), Some(since_ms));
         }
         CallState::Ended(result) => {
-            view.state = match result.status {
-                Status::Ok => "completed",
-                Status::Cancelled => "cancelled",
-                Status::Error | Status::Dead | Status::Expired => "failed",
-            };
+            view.state = state_of(result.status);
             (view.host, view.attempt) = (result.host.clone(), Some(result.attempts));
             view.result = Some(shown(&view.function, &result)?);
         }

@@ -37,6 +37,7 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/dead/{tenant}/{function}/redrive", Tenants, post(dead::redrive_meant)),
         ("/v1/dead/{tenant}/{function}/{id}", Tenants, get(dead::show).delete(dead::drop_one)),
         ("/v1/dead/{tenant}/{function}/{id}/redrive", Tenants, post(dead::redrive_one)),
+        ("/v1/calls/{tenant}/{function}/{id}/why", Tenants, get(calls::why)),
         ("/v1/fanout", Tenants, post(fanout::send)),
         ("/v1/fanout/{tenant}/{id}", Tenants, get(fanout::gather)),
         ("/v1/functions", Tenants, get(listings::functions)),

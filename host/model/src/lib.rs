@@ -24,6 +24,7 @@ mod running;
 mod schedule;
 mod share;
 mod tenant;
+mod why;
 
 pub use call::{Call, Lease, WAITS_FOR_TURN_MS};
 pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
@@ -47,3 +48,4 @@ pub use schedule::{
 };
 pub use share::{Party, Shares};
 pub use tenant::{TenantPolicy, Tenants, Token, is_own_reply};
+pub use why::{Room, Split, TIMED_FROM, Timings, WaitsFor, queued_for, split};

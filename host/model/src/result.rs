@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{CallId, Digest, HostId};
+use crate::{CallId, Digest, HostId, Timings};
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub struct ResultDocument {
     /// When the result was made, in Unix milliseconds.
     #[serde(default)]
     pub finished_ms: u64,
+    /// Where the time of the attempt that gave the result went; none if it was not worth the room, or if none was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
     /// The answer, byte for byte.
     #[serde(skip)]
     pub payload: Bytes,
@@ -117,6 +120,7 @@ impl ResultDocument {
             accepted_ms: 0,
             started_ms: None,
             finished_ms: 0,
+            timings: None,
             payload,
         }
     }

@@ -3,7 +3,9 @@
 
 mod cancel;
 mod dead;
+mod deadlines;
 mod delays;
 mod order;
 mod schedules;
 mod twice;
+mod why;

@@ -43,7 +43,7 @@ fn full() -> String {
     for name in ["acme/resize", "hello"] {
         let function = metrics.function(&id(name));
         function.waited(3 * MS);
-        function.ran(Timings { instantiate: Some(Duration::from_micros(6)), run: Some(2 * MS) });
+        function.ran(Timings { instantiate: Some(Duration::from_micros(6)), run: Some(2 * MS), ..Timings::default() });
         for ended in Ended::ALL {
             function.settled(ended, Fate::Plain, Verdict::Done, MS);
         }

@@ -9,6 +9,7 @@
 --   [5] how often the entry was claimed from a host that was lost
 --   [6] the host that holds it; '' = none
 --   [7] since when it does, or last renewed its lease, in Unix ms of Redis's clock; 0 if none holds it
+--   [8] the call's deadline; '' = none
 local function field(fields, name)
   for i = 1, #fields, 2 do
     if fields[i] == name then return fields[i + 1] end
@@ -27,7 +28,7 @@ local function describe(claims, entry, row)
   local fields = entry[2]
   return {
     entry[1], field(fields, 'id'), field(fields, 'attempt'), field(fields, 'accepted'),
-    redis.call('HGET', claims, entry[1]) or '0', row and row[2] or '', row and since(row) or 0,
+    redis.call('HGET', claims, entry[1]) or '0', row and row[2] or '', row and since(row) or 0, field(fields, 'deadline'),
   }
 end
 

@@ -9,12 +9,14 @@
 --   [1] how many were looked at
 --   [2] the call's next attempt, if it is among them
 --   [3] when it is due, in Unix ms
+--   [4] when it was first accepted, in Unix ms; '' = nobody says
+--   [5] its deadline; '' = none
 local page = redis.call('ZRANGE', KEYS[1], ARGV[2], ARGV[2] + ARGV[3] - 1, 'WITHSCORES')
 for i = 1, #page, 2 do
   -- What is no call of a host is passed over here; it becomes a dead letter when it is due.
   local read, fields = pcall(cmsgpack.unpack, page[i])
   if read and type(fields) == 'table' and field(fields, 'id') == ARGV[1] then
-    return { #page / 2, field(fields, 'attempt'), page[i + 1] }
+    return { #page / 2, field(fields, 'attempt'), page[i + 1], field(fields, 'accepted'), field(fields, 'deadline') }
   end
 end
 return { #page / 2 }

@@ -36,7 +36,8 @@ pub(crate) async fn run(common: &Common, cancel: &Arguments) -> anyhow::Result<E
     }
 }
 
-fn no_such_call(whose: &str, id: &CallId) -> Exit {
+/// Says so, and how the command ends.
+pub(crate) fn no_such_call(whose: &str, id: &CallId) -> Exit {
     eprintln!("there is no call {id} of {whose}: the id is wrong, or its result has expired");
     Exit::Failed
 }

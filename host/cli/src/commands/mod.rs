@@ -12,3 +12,4 @@ pub(crate) mod ps;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod tenant;
+pub(crate) mod why;

@@ -58,7 +58,7 @@ impl Watcher {
                     self.take_over(&host, false);
                 }
                 Some(Word::Gone(host, OfflineReason::Crashed)) => peers.hear_gone(&host, self.now()),
-                Some(Word::Calls(_) | Word::Due(..) | Word::Cancel(..)) | None => {}
+                Some(Word::Calls(_) | Word::Room(..) | Word::Due(..) | Word::Cancel(..)) | None => {}
             }
             let looked = async {
                 if is_first {
