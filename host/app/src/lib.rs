@@ -44,6 +44,7 @@ mod services;
 mod signals;
 mod sweeper;
 mod tenants;
+mod traces;
 mod watch;
 mod watcher;
 

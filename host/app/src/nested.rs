@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use baton_broker::{BrokerConfig, BrokerError, Caller, Presence, SendOptions};
 use baton_engine::{Asked, Calls, CallsError, Request};
-use baton_model::{Call, CallId, CallsGrant, FunctionId, Name, ReplyTo, Status, Tenants};
+use baton_model::{Call, CallId, CallsGrant, FunctionId, Name, ReplyTo, RetryWish, Status, Tenants};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -268,6 +268,7 @@ impl Nested {
             deadline_ms: useful.map(|useful| now_ms().saturating_add(ms(useful))),
             traceparent: self.call.traceparent.clone(),
             tracestate: self.call.tracestate.clone(),
+            retry: RetryWish::default(),
             headers: request.headers.clone(),
             depth: self.depth + 1,
             delay: None,

@@ -7,8 +7,8 @@ use baton_broker::{Delivery, Incoming, Malformed, Queue, ReadTime, Settled, Sett
 use baton_engine::{Invocation, Services, Timings};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{
-    Call, CallError, Digest, Disposition, EntryId, FunctionId, HostId, Lease, OrderKey, Outcome, ResultDocument,
-    RetryPolicy, Status, TIMED_FROM, decide,
+    Call, CallError, Disposition, EntryId, FunctionId, HostId, Lease, OrderKey, Outcome, ResultDocument, Status,
+    TIMED_FROM, decide,
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -24,6 +24,7 @@ use crate::guest_log::GuestLog;
 use crate::metrics::{Ended, Fate, FunctionMetrics, Metrics};
 use crate::nested::{Begin, Begun, Nested, Nesting, Turn};
 use crate::seats::Seat;
+use crate::traces::{self, Run, Traces};
 
 /// The most calls that one thread starts one after the other, while others could help.
 const SHARE: usize = 16;
@@ -240,6 +241,8 @@ impl Runner {
             timings: None,
         };
         let mut ran = None;
+        let log = Arc::new(GuestLog::new(call.clone()));
+        let mut backtrace = None;
         let outcome = match self.refusal(&call, lease, &revision, &mut run).await {
             Some(Refusal::Outcome(outcome)) => outcome,
             Some(Refusal::Settled(document)) => {
@@ -253,14 +256,13 @@ impl Runner {
                 return;
             }
             None => {
-                let log = Arc::new(GuestLog::new(call.clone()));
                 let meter = seat.as_ref().and_then(Seat::cpu_meter);
                 let weight = seat.as_ref().map_or(1, Seat::weight);
                 let nested = begun.and_then(|begun| Some(begun.on(seat.take()?)));
                 let invocation = Invocation {
                     call: call.clone(),
                     limits: revision.limits,
-                    log,
+                    log: log.clone(),
                     waits,
                     weight,
                     services: services_of(&revision, nested.as_ref()),
@@ -273,6 +275,7 @@ impl Runner {
                 revision.metrics.ran(executed.timings);
                 ran = executed.timings.run;
                 run.timings = Some((came, executed.timings));
+                backtrace = executed.backtrace;
                 if let Some(nested) = nested {
                     seat = nested.take_seat();
                 }
@@ -295,7 +298,8 @@ impl Runner {
             took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), digest = %revision.component.digest().short(),
             failure = failure_text(&outcome), "call ended"
         );
-        let (settlement, fate) = self.settlement(&call, lease, outcome, &revision.retry, run);
+        let (settlement, fate) =
+            self.settlement(&call, lease, outcome, &revision, run, Traces { log: &log, backtrace });
         let settled = Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
         let count = Count { ended, fate, metrics: revision.metrics.clone() };
         send(&settler, settled, count, seat).await;
@@ -337,8 +341,9 @@ impl Runner {
         call: &Call,
         lease: Lease,
         outcome: Outcome,
-        retry: &RetryPolicy,
+        revision: &Revision,
         run: Run,
+        traces: Traces<'_>,
     ) -> (Settlement, Fate) {
         let document = |status, error, media_type: String, payload: Bytes| {
             let mut document = ResultDocument::new(status, call.id.clone(), media_type, payload);
@@ -357,7 +362,8 @@ impl Runner {
         let finish = |document| Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
         // Attempts from before people sent it again are over and done with.
         let attempt = call.attempt.saturating_sub(call.spent).max(1);
-        match decide(outcome, attempt, retry, left, rand::random()) {
+        let retry = revision.retry.wished(&call.retry);
+        match decide(outcome, attempt, &retry, left, rand::random()) {
             Disposition::Answer(reply) => {
                 (finish(document(Status::Ok, None, reply.media_type, reply.body)), Fate::Plain)
             }
@@ -374,6 +380,7 @@ impl Runner {
                     attempt: call.attempt.saturating_add(1),
                     accepted_ms: call.accepted_ms,
                     after: Some(after),
+                    history: Some(traces::history(&self.host, call, &run, &error, Some(after))),
                 };
                 (again, Fate::Retry)
             }
@@ -382,6 +389,7 @@ impl Runner {
                     function = %call.function, call = %call.id, attempt = call.attempt, reason, error = first_line(&error.message),
                     "call given up; it lies among the dead letters"
                 );
+                let notes = traces.notes(&self.host, call, &run, &error, &revision.limits);
                 let message = error.message.clone();
                 let bury = Settlement::Bury {
                     id: call.id.clone(),
@@ -392,6 +400,7 @@ impl Runner {
                     attempts: run.attempts,
                     digest: run.digest,
                     accepted_ms: call.accepted_ms,
+                    notes,
                 };
                 (bury, Fate::Dead(reason))
             }
@@ -437,14 +446,15 @@ impl Runner {
     async fn hand_back(&self, delivery: Delivery, seat: Option<Seat>, after: Option<Duration>, settler: &ToSettler) {
         if self.flights.begin_settling(&FlightKey::of(&delivery)) {
             let attempt = delivery.call.attempt;
-            self.requeue(delivery, seat, attempt, after, settler).await;
+            self.requeue(delivery, seat, attempt, after, None, settler).await;
         }
     }
 
     /// Gives back a call whose attempt was stopped. A successor can start it at once.
     pub(crate) async fn hand_over(&self, delivery: Delivery, settler: &ToSettler) {
-        let attempt = delivery.call.attempt.saturating_add(1);
-        self.requeue(delivery, None, attempt, None, settler).await;
+        let next = delivery.call.attempt.saturating_add(1);
+        let all = Some(traces::handed_over(&self.host, &delivery.call));
+        self.requeue(delivery, None, next, None, all, settler).await;
     }
 
     /// Ends a call of this host that somebody takes back; its attempt is stopped. An answer that is on its way stands.
@@ -470,6 +480,7 @@ impl Runner {
         seat: Option<Seat>,
         attempt: u32,
         after: Option<Duration>,
+        history: Option<String>,
         settler: &ToSettler,
     ) {
         let Delivery { call, lease, .. } = delivery;
@@ -477,7 +488,7 @@ impl Runner {
         let settlement = match call.delay {
             // Whichever host had the entry before did not begin the call.
             Some(delay) => Settlement::Delay { id, attempt: attempt - lease.claims, accepted_ms, delay },
-            None => Settlement::Requeue { id, attempt, accepted_ms, after },
+            None => Settlement::Requeue { id, attempt, accepted_ms, after, history },
         };
         // The turn is the call's, and stays with it.
         let settled = Settling { function: call.function.clone(), lease, read: None, key: None, settlement };
@@ -544,18 +555,9 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// What an attempt leaves for the result document.
-struct Run {
-    attempts: u32,
-    started_ms: Option<u64>,
-    digest: Option<Digest>,
-    /// How it came to its attempt, and how long that took; none if there was none.
-    timings: Option<(Came, Timings)>,
-}
-
 /// How a call came to its attempt.
 #[derive(Clone, Copy)]
-struct Came {
+pub(crate) struct Came {
     /// When it was read, if this was its first delivery.
     read: Option<Instant>,
     begun: Instant,

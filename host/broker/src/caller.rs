@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId, OrderKey, ReplyTo, ResultDocument};
+use baton_model::{CallId, FunctionId, OrderKey, ReplyTo, ResultDocument, RetryWish};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -55,6 +55,8 @@ pub struct SendOptions {
     pub traceparent: Option<String>,
     /// W3C trace state.
     pub tracestate: Option<String>,
+    /// What is asked for if the call fails.
+    pub retry: RetryWish,
     /// Headers; their names start with `x-`.
     pub headers: Vec<(String, String)>,
     /// How many calls wait for this one, each for the next; 0 says nothing. Hosts alone can say it.
@@ -411,6 +413,18 @@ impl Caller {
         }
         if let Some(reply) = reply {
             add.arg("reply").arg(reply.as_str());
+        }
+        let RetryWish { attempts_max, backoff_base, backoff_max, on } = &options.retry;
+        if let Some(attempts) = attempts_max {
+            add.arg("attempts_max").arg(attempts);
+        }
+        for (name, time) in [("backoff_base_ms", backoff_base), ("backoff_max_ms", backoff_max)] {
+            if let Some(time) = time {
+                add.arg(name).arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            }
+        }
+        if let Some(on) = on {
+            add.arg("retry_on").arg(on.to_string());
         }
         for (name, value) in [("traceparent", &options.traceparent), ("tracestate", &options.tracestate)] {
             if let Some(value) = value {

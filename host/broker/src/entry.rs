@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, ReplyTo, Tenants, delay_of, is_own_reply};
+use baton_model::{
+    ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, PastAttempt, ReplyTo, RetryWish,
+    Tenants, delay_of, is_own_reply,
+};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -13,6 +16,8 @@ use crate::seal::{DEPTH, OF_HOSTS, Seal};
 const HEADERS_MAX: usize = 64;
 /// The longest value of one field other than the payload, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
+/// The longest account of a call's attempts; hosts keep it far below.
+const HISTORY_BYTES_MAX: usize = 64 << 10;
 
 /// How the names of the attributes of CloudEvents begin.
 const OF_EVENTS: &str = "ce-";
@@ -96,6 +101,8 @@ struct Fields {
     delay: Option<Duration>,
     attempt: Option<u32>,
     spent: Option<u32>,
+    history: Option<Vec<PastAttempt>>,
+    retry: RetryWish,
     accepted_ms: Option<u64>,
     headers: Vec<(String, String)>,
 }
@@ -166,6 +173,8 @@ pub(crate) fn read(
         delay: delay_of(read.delay, read.accepted_ms.is_some(), read.deadline_ms.map(left)),
         attempt: read.attempt.unwrap_or(1),
         spent: read.spent.unwrap_or(0),
+        history: read.history.unwrap_or_default(),
+        retry: read.retry,
         accepted_ms,
     })
 }
@@ -178,6 +187,12 @@ impl Fields {
     fn take(&mut self, name: &[u8], value: Vec<u8>) -> FieldResult<()> {
         if name == b"payload" {
             return once("payload", &mut self.payload, Bytes::from(value));
+        }
+        if name == b"history" {
+            let read = if value.len() > HISTORY_BYTES_MAX { None } else { serde_json::from_slice(&value).ok() };
+            let read = read.filter(|all: &Vec<PastAttempt>| all.iter().all(PastAttempt::is_plain));
+            let rule = "an account of attempts; hosts write it, callers leave it out";
+            return once("history", &mut self.history, parsed("history", read, rule)?);
         }
         let name = std::str::from_utf8(name).map_err(|_| "the name of a field is not UTF-8".to_owned())?;
         let value = text(name, value)?;
@@ -215,9 +230,20 @@ impl Fields {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
                 once(name, &mut self.accepted_ms, parsed(name, value.parse().ok(), rule)?)
             }
+            "attempts_max" => {
+                let count = value.parse().ok().filter(|n| (1..=ATTEMPTS_MAX).contains(n));
+                once(name, &mut self.retry.attempts_max, parsed(name, count, "a number of attempts from 1 to 1000")?)
+            }
+            "backoff_base_ms" => once(name, &mut self.retry.backoff_base, parsed(name, backoff(&value), BACKOFF_RULE)?),
+            "backoff_max_ms" => once(name, &mut self.retry.backoff_max, parsed(name, backoff(&value), BACKOFF_RULE)?),
+            "retry_on" => {
+                let failures = value.parse().map_err(|rule: String| format!("the field `{name}` must be {rule}"))?;
+                once(name, &mut self.retry.on, failures)
+            }
             header if header.starts_with("x-") || header.starts_with(OF_EVENTS) => self.take_header(header, value),
             unknown => Err(format!(
-                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, traceparent, tracestate, v, x-… and ce-… fields",
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, traceparent, tracestate, attempts_max, \
+                 backoff_base_ms, backoff_max_ms, retry_on, v, x-… and ce-… fields",
                 shortened(unknown)
             )),
         }
@@ -253,6 +279,12 @@ impl Fields {
         self.headers.push((name.to_owned(), value));
         Ok(())
     }
+}
+
+const BACKOFF_RULE: &str = "a time in milliseconds, a day at the most";
+
+fn backoff(value: &str) -> Option<Duration> {
+    value.parse().ok().map(Duration::from_millis).filter(|time| *time <= BACKOFF_MAX)
 }
 
 const ID_RULE: &str = "1 to 128 bytes of printable ASCII without spaces";
@@ -364,6 +396,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_caller_asks_for_if_its_call_fails_is_read() {
+        let call = read_fields(&[
+            ("payload", b""),
+            ("attempts_max", b"7"),
+            ("backoff_base_ms", b"50"),
+            ("backoff_max_ms", b"0"),
+            ("retry_on", b"trap,timeout"),
+            ("spent", b"2"),
+            ("history", br#"[{"attempt":1,"end":"retry","error":"busy"}]"#),
+        ])
+        .unwrap();
+        let RetryWish { attempts_max, backoff_base, backoff_max, on } = call.retry;
+        assert_eq!((attempts_max, on.unwrap().to_string().as_str()), (Some(7), "trap,timeout"));
+        assert_eq!((backoff_base, backoff_max), (Some(Duration::from_millis(50)), Some(Duration::ZERO)));
+        assert_eq!((call.spent, call.history[0].error.as_str()), (2, "busy"));
+    }
+
+    #[test]
     fn a_call_that_was_put_back_keeps_whose_id_it_has() {
         let put_back =
             |id: &[u8]| read_fields(&[("payload", b""), ("id", id), ("accepted", b"5"), ("attempt", b"2")]).unwrap();
@@ -399,6 +449,14 @@ mod tests {
             (&[("payload", b""), ("type", b"json")], "`type` must be"),
             (&[("payload", b""), ("traceparent", b"00-xyz")], "`traceparent` must be"),
             (&[("payload", b""), ("attempt", b"0")], "`attempt` must be"),
+            (&[("payload", b""), ("spent", b"-1")], "`spent` must be"),
+            (&[("payload", b""), ("history", b"[{}]")], "`history` must be"),
+            (&[("payload", b""), ("history", br#"[{"attempt":1,"end":"\u001b[31m"}]"#)], "`history` must be"),
+            (&[("payload", b""), ("attempts_max", b"0")], "`attempts_max` must be"),
+            (&[("payload", b""), ("attempts_max", b"1001")], "`attempts_max` must be"),
+            (&[("payload", b""), ("backoff_base_ms", b"86400001")], "`backoff_base_ms` must be"),
+            (&[("payload", b""), ("backoff_max_ms", b"soon")], "`backoff_max_ms` must be"),
+            (&[("payload", b""), ("retry_on", b"poison")], "`retry_on` must be some of retry,host-fault,trap"),
             (&[("payload", b""), ("x-", b"1")], "is no header"),
             (&[("payload", b""), ("ce-", b"1")], "is no header"),
             (&[("payload", b""), ("ce-a_b", b"1")], "is no header"),

@@ -30,6 +30,9 @@ fn entry_under(rule: Rule<'_>, bytes: &[u8]) {
             let is_own = |reply: &_| is_own_reply(function.tenant(), reply);
             assert!(!rule.own_replies_only || call.reply.as_ref().is_none_or(is_own), "{:?}", call.reply);
             let harmless = |text: &str| text.len() <= 4096 && !text.chars().any(char::is_control);
+            for past in &call.history {
+                assert!(harmless(&past.end) && harmless(&past.error), "{past:?}");
+            }
             assert!(harmless(&call.media_type) && harmless(call.id.as_str()));
             for (name, value) in &call.headers {
                 assert!(!name.starts_with("x-baton-"), "{name} is for hosts");
@@ -61,6 +64,11 @@ mod tests {
                 "v",
                 "attempt",
                 "accepted",
+                "spent",
+                "history",
+                "attempts_max",
+                "backoff_base_ms",
+                "retry_on",
             ])
             .prop_map(str::to_owned),
             "x-[a-z0-9A-Z_-]{0,66}",

@@ -60,6 +60,8 @@ pub enum Settlement {
         accepted_ms: u64,
         /// How long it waits; none puts it back into the stream at once.
         after: Option<Duration>,
+        /// What is known of its attempts, as JSON; none leaves what stood there.
+        history: Option<String>,
     },
     /// It is not to be begun yet, and waits in Redis.
     Delay {
@@ -90,6 +92,8 @@ pub enum Settlement {
         digest: Option<Digest>,
         /// When it was first accepted, in Unix milliseconds.
         accepted_ms: u64,
+        /// What else the letter says: fields with their values.
+        notes: Vec<(&'static str, String)>,
     },
 }
 
@@ -99,6 +103,7 @@ impl Settlement {
     pub fn of_malformed(malformed: Malformed, document: Vec<u8>) -> Self {
         Self::Bury {
             accepted_ms: malformed.entry.ms(),
+            notes: Vec::new(),
             id: malformed.id,
             document,
             reply: malformed.reply,
@@ -240,15 +245,15 @@ impl<T: Send> Settler<T> {
                 Some(verdicts) => Ok(verdicts),
                 None => self.finish(&batch.items).await,
             },
-            Settlement::Requeue { id, attempt, accepted_ms, after } => {
+            Settlement::Requeue { id, attempt, accepted_ms, after, history } => {
                 let wait = after.map_or(-1, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
-                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "now")).await?])
+                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "now", history.as_deref())).await?])
             }
             Settlement::Delay { id, attempt, accepted_ms, delay } => {
                 let wait = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted")).await?])
+                Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted", None)).await?])
             }
-            Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms } => {
+            Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms, notes } => {
                 let script = if first.key.is_some() { &self.bury_in_turn } else { &self.bury };
                 let mut call = script.call(self.keys_of(first, 4));
                 call.arg(self.keys.calls(&first.function))
@@ -261,19 +266,22 @@ impl<T: Send> Settler<T> {
                 call.arg(id.as_str()).arg(self.dead_bytes_max).arg("reason").arg(reason).arg("error").arg(error);
                 call.arg("attempts").arg(attempts).arg("digest").arg(digest.map(|d| d.to_string()).unwrap_or_default());
                 call.arg("accepted_ms").arg(accepted_ms);
+                for (name, note) in notes {
+                    call.arg(name).arg(note);
+                }
                 turn_args(&mut call, first, id);
                 Ok(vec![verdict(&script.run(&self.link, &call).await?)?])
             }
         }
     }
 
-    /// Puts one call back; `wait` is how many milliseconds from when.
+    /// Puts one call back; `wait` is how many milliseconds from when. Without a `history` what stood there stays.
     async fn put_back(
         &self,
         item: &Settled<T>,
         id: &CallId,
         (attempt, accepted_ms): (u32, u64),
-        (wait, since): (i64, &str),
+        (wait, since, history): (i64, &str, Option<&str>),
     ) -> Result<Verdict, BrokerError> {
         let mut call = self.requeue.call(3);
         call.arg(self.keys.calls(&item.function))
@@ -282,6 +290,7 @@ impl<T: Send> Settler<T> {
         self.lease_args(&mut call, item.lease);
         call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait).arg(since);
         call.arg(self.keys.hosts_channel()).arg(item.function.to_string());
+        call.arg(history.unwrap_or_default());
         match self.requeue.run(&self.link, &call).await? {
             Value::Int(-1) => Ok(Verdict::Fenced),
             Value::Int(_) => Ok(Verdict::Done),

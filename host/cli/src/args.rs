@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId, Name, OrderKey};
+use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, OrderKey};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -120,6 +120,18 @@ pub(crate) struct Input {
     /// Calls of the function with the same key run one after another
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<OrderKey>,
+    /// The most attempts, the first included [default: as the function's manifest or the host says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX)))]
+    pub(crate) attempts: Option<u32>,
+    /// The longest wait before the second attempt; it doubles with each further one
+    #[arg(long, value_name = "TIME", value_parser = backoff)]
+    pub(crate) backoff: Option<Duration>,
+    /// The longest wait before any attempt
+    #[arg(long, value_name = "TIME", value_parser = backoff)]
+    pub(crate) backoff_max: Option<Duration>,
+    /// After which failures it is tried again: retry, host-fault, trap, exit, timeout, memory, result-too-large
+    #[arg(long, value_name = "WORD,…")]
+    pub(crate) retry_on: Option<Failures>,
     /// A header for the function: x-NAME=VALUE; may be repeated
     #[arg(long, value_name = "x-NAME=VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
@@ -409,6 +421,11 @@ impl Command {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 500ms, 30s or 2m"))
+}
+
+fn backoff(text: &str) -> Result<Duration, String> {
+    let read = duration(text)?;
+    if read > BACKOFF_MAX { Err("it is a day at the most".to_owned()) } else { Ok(read) }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

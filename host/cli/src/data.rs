@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use base64::Engine as _;
 use baton_broker::SendOptions;
-use baton_model::{CallId, DELAY_MAX, FunctionId, ResultDocument, Status};
+use baton_model::{CallId, DELAY_MAX, FunctionId, ResultDocument, RetryWish, Status};
 use serde_json::{Value, json};
 
 use crate::args::Input;
@@ -49,6 +49,12 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
         media_type: input.r#type.clone(),
         key: input.key.clone(),
         deadline_ms,
+        retry: RetryWish {
+            attempts_max: input.attempts,
+            backoff_base: input.backoff,
+            backoff_max: input.backoff_max,
+            on: input.retry_on,
+        },
         headers: input.header.clone(),
         delay: input.delay.filter(|delay| !delay.is_zero()),
         ..SendOptions::default()

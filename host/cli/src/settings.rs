@@ -353,6 +353,7 @@ impl Settings {
             attempts_max: self.retry.attempts_max.unwrap_or(retry.attempts_max),
             backoff_base: self.retry.backoff_base_ms.map_or(retry.backoff_base, Duration::from_millis),
             backoff_max: self.retry.backoff_max_ms.map_or(retry.backoff_max, Duration::from_millis),
+            on: retry.on,
             hosts_lost_max: self.retry.hosts_lost_max.unwrap_or(retry.hosts_lost_max),
         }
     }

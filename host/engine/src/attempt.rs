@@ -63,6 +63,9 @@ pub struct Executed {
     pub outcome: Outcome,
     /// How long it took.
     pub timings: Timings,
+    /// Where in its code the guest was when it was ended, a line for each frame, the innermost first; none if it ended by
+    /// itself or waited.
+    pub backtrace: Option<String>,
 }
 
 /// When the halves of an attempt were over, as far as they are.
@@ -93,7 +96,7 @@ impl Laps {
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
     let Invocation { call, limits, log, waits, weight, services } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
-        return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default() };
+        return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default(), backtrace: None };
     };
     let (mut laps, mut spent) = (Laps::default(), Spent::from(end.began));
     let _running = component.engine.ticker.running();
@@ -107,15 +110,16 @@ pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Execu
         // Before the store goes: returning its memory is no part of the run.
         laps.ended = Some(Instant::now());
         let stage = if laps.instantiated.is_some() { Stage::Calling } else { Stage::Instantiating };
-        outcome::of(answer, store.data(), stage, &limits, end)
+        let backtrace = outcome::backtrace(&answer);
+        (outcome::of(answer, store.data(), stage, &limits, end), backtrace)
     };
     let attempt = turns::in_turns(attempt, &mut spent);
     // The clock interrupts a guest that computes; this one ends a guest that waits, in the host or for its turn.
-    let outcome = match tokio::time::timeout(end.after, attempt).await {
-        Ok(outcome) => outcome,
-        Err(_) => outcome::too_late(&limits, end),
+    let (outcome, backtrace) = match tokio::time::timeout(end.after, attempt).await {
+        Ok(ended) => ended,
+        Err(_) => (outcome::too_late(&limits, end), None),
     };
-    Executed { outcome, timings: laps.timings(end.began, &spent) }
+    Executed { outcome, timings: laps.timings(end.began, &spent), backtrace }
 }
 
 async fn run(

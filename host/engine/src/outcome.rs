@@ -16,6 +16,8 @@ pub(crate) type Answer = Result<GuestReply, Failure>;
 
 /// The longest message that leaves the engine.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// The longest backtrace.
+const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 
 /// Room for an answer's media type and messages beside its body.
 const ANSWER_MARGIN_BYTES: usize = 64 << 10;
@@ -50,6 +52,28 @@ pub(crate) fn of(answer: wasmtime::Result<Answer>, state: &State, stage: Stage, 
         }
         Err(error) => of_error(&error, state, stage, limits, end),
     }
+}
+
+/// Where in its code a guest was when its attempt ended, the innermost frame first; none if it ended by itself, or where no
+/// guest was running.
+pub(crate) fn backtrace(answer: &wasmtime::Result<Answer>) -> Option<String> {
+    let frames = answer.as_ref().err()?.downcast_ref::<WasmBacktrace>()?;
+    if frames.frames().is_empty() {
+        return None;
+    }
+    let text = frames.to_string();
+    // The first line is a heading.
+    let lines = text.lines().skip(1).map(|line| harmless(line.trim()));
+    let mut out = String::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        if out.len() + line.len() > BACKTRACE_BYTES_MAX {
+            out.push_str("...");
+            break;
+        }
+        out.push_str(&line);
+        out.push('\n');
+    }
+    Some(out)
 }
 
 /// The outcome of an attempt that did not end in time.

@@ -8,7 +8,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
-use baton_model::{CallId, DELAY_MAX, FunctionId, Name, OrderKey};
+use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, DELAY_MAX, FunctionId, Name, OrderKey, RetryWish};
 
 use crate::event::{self, Attributes};
 use crate::gate::{millis, now_ms};
@@ -146,11 +146,34 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
         deadline_ms: deadline.map(|after| now_ms().saturating_add(millis(after))),
         traceparent: traceparent.map(str::to_owned),
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
+        retry: retry_wish(headers)?,
         headers: all_of(handed_on(headers)?, attributes)?,
         depth: 0,
         delay,
     };
     Ok(Wishes { options, deadline, is_event })
+}
+
+/// What is asked for if the call fails.
+fn retry_wish(headers: &HeaderMap) -> Result<RetryWish, Problem> {
+    let wrong = |name: &str, rule: &str| Problem::bad("bad-header", format!("the header {name} must be {rule}"));
+    let attempts_max = single(headers, "baton-attempts")?.map(|text| {
+        let count = text.parse().ok().filter(|count| (1..=ATTEMPTS_MAX).contains(count));
+        count.ok_or_else(|| wrong("Baton-Attempts", "a number of attempts from 1 to 1000"))
+    });
+    let backoff = |name: &'static str, title: &str| {
+        let Some(text) = single(headers, name)? else { return Ok(None) };
+        let time = duration(title, text)?;
+        if time > BACKOFF_MAX { Err(wrong(title, "a day at the most")) } else { Ok(Some(time)) }
+    };
+    let on = single(headers, "baton-retry-on")?
+        .map(|text| text.parse().map_err(|rule: String| wrong("Baton-Retry-On", &rule)));
+    Ok(RetryWish {
+        attempts_max: attempts_max.transpose()?,
+        backoff_base: backoff("baton-backoff", "Baton-Backoff")?,
+        backoff_max: backoff("baton-backoff-max", "Baton-Backoff-Max")?,
+        on: on.transpose()?,
+    })
 }
 
 /// A time such as `5s` or `500ms`, longer than nothing and at most a year.
@@ -304,6 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_if_a_call_fails_is_read() {
+        let read = wishes(&headers(&[
+            ("baton-attempts", "7"),
+            ("baton-backoff", "250ms"),
+            ("baton-backoff-max", "1m"),
+            ("baton-retry-on", "trap, timeout"),
+        ]));
+        let RetryWish { attempts_max, backoff_base, backoff_max, on } = read.unwrap().options.retry;
+        assert_eq!((attempts_max, on.unwrap().to_string().as_str()), (Some(7), "trap,timeout"));
+        assert_eq!((backoff_base, backoff_max), (Some(Duration::from_millis(250)), Some(Duration::from_secs(60))));
+        assert_eq!(wishes(&headers(&[])).unwrap().options.retry, RetryWish::default());
+    }
+
+    #[test]
     fn an_idempotency_key_may_stand_in_quotes() {
         for text in ["order-1", "\"order-1\""] {
             let read = wishes(&headers(&[("idempotency-key", text)])).unwrap();
@@ -325,6 +362,10 @@ mod tests {
             ("baton-deadline", "99999y"),
             ("baton-delay", "30"),
             ("baton-delay", "2y"),
+            ("baton-attempts", "0"),
+            ("baton-backoff", "2"),
+            ("baton-backoff-max", "25h"),
+            ("baton-retry-on", "poison"),
         ] {
             assert!(wishes(&headers(&[bad])).is_err(), "{bad:?}");
         }

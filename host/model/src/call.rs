@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{CallId, EntryId, FunctionId, OrderKey, ReplyTo};
+use crate::{CallId, EntryId, FunctionId, OrderKey, PastAttempt, ReplyTo, RetryWish};
 
 /// When a call is due that waits for its turn behind others with its key: never by time. The year 3000, in Unix milliseconds.
 pub const WAITS_FOR_TURN_MS: u64 = 32_503_680_000_000;
@@ -41,6 +41,10 @@ pub struct Call {
     /// How many attempts it had before people sent it again from the dead letters. They do not count against those that
     /// its policy gives it.
     pub spent: u32,
+    /// What is known of the attempts that it had; empty for most.
+    pub history: Vec<PastAttempt>,
+    /// What its caller asks for if it fails.
+    pub retry: RetryWish,
     /// When Redis accepted the call's first entry, in Unix milliseconds.
     pub accepted_ms: u64,
 }
@@ -64,6 +68,8 @@ impl Call {
             delay: None,
             attempt: 1,
             spent: 0,
+            history: Vec::new(),
+            retry: RetryWish::default(),
             accepted_ms: 0,
         }
     }

@@ -2,42 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{CallError, Outcome, Reply, Status};
-
-/// When and how often a failed call is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// The most attempts that a call gets, the first included; at least 1.
-    pub attempts_max: u32,
-    /// The longest wait before the second attempt; it doubles with each further one.
-    pub backoff_base: Duration,
-    /// The longest wait before any attempt.
-    pub backoff_max: Duration,
-    /// How many hosts a call may lose, one after the other, before it is held to be what ends them.
-    pub hosts_lost_max: u32,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            attempts_max: 3,
-            backoff_base: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(300),
-            hosts_lost_max: 5,
-        }
-    }
-}
-
-impl RetryPolicy {
-    /// The wait after failed attempt number `attempt`: exponential with full jitter, as in "Exponential Backoff And
-    /// Jitter" of the AWS Architecture Blog. `chance` is a random number in `0.0..1.0`.
-    #[must_use]
-    pub fn backoff(&self, attempt: u32, chance: f64) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(31);
-        let ceiling = self.backoff_base.saturating_mul(1 << doublings).min(self.backoff_max);
-        ceiling.mul_f64(chance.clamp(0.0, 1.0))
-    }
-}
+use crate::{CallError, DELAY_MAX, Failure, Outcome, Reply, RetryPolicy, Status};
 
 /// What is done about an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +30,9 @@ pub enum Disposition {
 /// Decides what is done about `outcome`, the end of attempt number `attempt`. `left` is the time to the call's deadline,
 /// if it has one: no retry waits beyond it. `chance` is a random number in `0.0..1.0`.
 ///
-/// A refusal is the caller's to mend and goes back to it. A trap, an exit, a time-out or an exceeded limit would come
-/// again with the same input and the same code, so it is not tried again but kept for people, who can redrive the
-/// call once the function is mended.
+/// A refusal is the caller's to mend and goes back to it. Whatever else fails is tried again where the policy names it. By
+/// default that is what may pass; a trap, an exit, a time-out or an exceeded limit would come again with the same input and
+/// the same code, and is kept for people, who can redrive the call once the function is mended.
 #[must_use]
 pub fn decide(
     outcome: Outcome,
@@ -78,8 +43,11 @@ pub fn decide(
 ) -> Disposition {
     let bury =
         |reason, message: String| Disposition::Bury { reason, error: CallError { code: reason.into(), message } };
-    let retry_or_bury = |code: &'static str, message: String, at_least: Duration| {
-        let error = CallError { code: code.into(), message };
+    let failed = |failure: Failure, message: String, at_least: Duration| {
+        if !policy.on.has(failure) {
+            return bury(failure.as_str(), message);
+        }
+        let error = CallError { code: failure.as_str().into(), message };
         if attempt >= policy.attempts_max {
             Disposition::Bury { reason: "attempts-exhausted", error }
         } else {
@@ -87,26 +55,30 @@ pub fn decide(
             Disposition::Retry { after: left.map_or(after, |left| after.min(left)), error }
         }
     };
+    let fails = |failure, message| failed(failure, message, Duration::ZERO);
     match outcome {
         Outcome::Replied(reply) => Disposition::Answer(reply),
         Outcome::Rejected(refusal) => {
             Disposition::Fail(Status::Error, CallError { code: refusal.code, message: refusal.message })
         }
-        Outcome::RetryAsked { message, after } => retry_or_bury("retry", message, after.unwrap_or_default()),
-        Outcome::Trapped { message } => bury("trap", message),
-        Outcome::Exited { code } => bury("exit", format!("the function ended itself with exit code {code}")),
+        Outcome::RetryAsked { message, after } => {
+            // As with any delay: what is to come later than that is not to come.
+            failed(Failure::Retry, message, after.unwrap_or_default().min(DELAY_MAX))
+        }
+        Outcome::Trapped { message } => fails(Failure::Trap, message),
+        Outcome::Exited { code } => fails(Failure::Exit, format!("the function ended itself with exit code {code}")),
         Outcome::TimedOut { limit } => {
-            bury("timeout", format!("the function took longer than its limit of {} ms", limit.as_millis()))
+            fails(Failure::Timeout, format!("the function took longer than its limit of {} ms", limit.as_millis()))
         }
         Outcome::DeadlinePassed => Disposition::Fail(
             Status::Expired,
             CallError { code: "deadline".into(), message: "the call's deadline passed before it was answered".into() },
         ),
         Outcome::OutOfMemory { bytes_max } => {
-            bury("memory", format!("the function needed more memory than its limit of {bytes_max} bytes"))
+            fails(Failure::Memory, format!("the function needed more memory than its limit of {bytes_max} bytes"))
         }
         Outcome::ResultTooLarge { bytes, bytes_max } => {
-            bury("result-too-large", format!("the answer has {bytes} bytes, the limit is {bytes_max}"))
+            fails(Failure::ResultTooLarge, format!("the answer has {bytes} bytes, the limit is {bytes_max}"))
         }
         Outcome::PayloadTooLarge { bytes, bytes_max } => bury(
             "oversize",
@@ -115,22 +87,22 @@ pub fn decide(
         Outcome::HostsLost { hosts } => {
             bury("poison", format!("{hosts} hosts ended or froze while they ran this call; it may be what ends them"))
         }
-        Outcome::HostFault { message } => retry_or_bury("host-fault", message, Duration::ZERO),
+        Outcome::HostFault { message } => fails(Failure::HostFault, message),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rejection;
+    use crate::{Failures, Rejection};
 
     fn asked(after: Option<u64>) -> Outcome {
         Outcome::RetryAsked { message: "busy".into(), after: after.map(Duration::from_millis) }
     }
 
     /// The disposition in one word, for the table below.
-    fn word(outcome: Outcome, attempt: u32) -> String {
-        match decide(outcome, attempt, &RetryPolicy::default(), None, 0.5) {
+    fn word(outcome: Outcome, attempt: u32, policy: &RetryPolicy) -> String {
+        match decide(outcome, attempt, policy, None, 0.5) {
             Disposition::Answer(_) => "answer".into(),
             Disposition::Fail(status, error) => format!("{status}: {}", error.code),
             Disposition::Retry { after, error } => format!("retry {} ms: {}", after.as_millis(), error.code),
@@ -148,6 +120,7 @@ mod tests {
             (asked(None), 1, "retry 500 ms: retry"),
             (asked(None), 2, "retry 1000 ms: retry"),
             (asked(Some(7_000)), 2, "retry 7000 ms: retry"),
+            (asked(Some(u64::MAX)), 2, "retry 31536000000 ms: retry"),
             (asked(None), 3, "bury attempts-exhausted: retry"),
             (Outcome::Trapped { message: String::new() }, 1, "bury trap: trap"),
             (Outcome::Exited { code: 1 }, 1, "bury exit: exit"),
@@ -161,8 +134,41 @@ mod tests {
             (Outcome::HostFault { message: String::new() }, 3, "bury attempts-exhausted: host-fault"),
         ];
         for (outcome, attempt, expected) in table {
-            assert_eq!(word(outcome.clone(), attempt), expected, "{outcome:?} at attempt {attempt}");
+            assert_eq!(
+                word(outcome.clone(), attempt, &RetryPolicy::default()),
+                expected,
+                "{outcome:?} at attempt {attempt}"
+            );
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_is_what_the_policy_names() {
+        let ended = |failure: Failure| match failure {
+            Failure::Retry => asked(None),
+            Failure::HostFault => Outcome::HostFault { message: String::new() },
+            Failure::Trap => Outcome::Trapped { message: String::new() },
+            Failure::Exit => Outcome::Exited { code: 1 },
+            Failure::Timeout => Outcome::TimedOut { limit: Duration::from_secs(1) },
+            Failure::Memory => Outcome::OutOfMemory { bytes_max: 1 },
+            Failure::ResultTooLarge => Outcome::ResultTooLarge { bytes: 2, bytes_max: 1 },
+        };
+        for named in Failure::ALL {
+            let policy = RetryPolicy { on: Failures::default().with(named), ..RetryPolicy::default() };
+            for failure in Failure::ALL {
+                let name = failure.as_str();
+                let (first, last) = if failure == named {
+                    (format!("retry 500 ms: {name}"), format!("bury attempts-exhausted: {name}"))
+                } else {
+                    (format!("bury {name}: {name}"), format!("bury {name}: {name}"))
+                };
+                assert_eq!(word(ended(failure), 1, &policy), first, "{named:?} is named");
+                assert_eq!(word(ended(failure), 3, &policy), last, "{named:?} is named");
+            }
+        }
+        let all = RetryPolicy { on: Failures::from_iter(Failure::ALL), ..RetryPolicy::default() };
+        assert_eq!(word(Outcome::HostsLost { hosts: 3 }, 4, &all), "bury poison: poison", "nothing changes that");
+        assert_eq!(word(Outcome::DeadlinePassed, 1, &all), "expired: deadline");
     }
 
     #[test]
@@ -170,18 +176,5 @@ mod tests {
         let left = Some(Duration::from_millis(80));
         let disposition = decide(asked(Some(7_000)), 1, &RetryPolicy::default(), left, 0.5);
         assert!(matches!(disposition, Disposition::Retry { after, .. } if Some(after) == left), "{disposition:?}");
-    }
-
-    #[test]
-    fn a_backoff_doubles_up_to_its_cap() {
-        let policy = RetryPolicy {
-            attempts_max: 99,
-            backoff_base: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(10),
-            ..RetryPolicy::default()
-        };
-        let waits: Vec<u64> = (1..=6).map(|attempt| policy.backoff(attempt, 1.0).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
-        assert_eq!(policy.backoff(u32::MAX, 0.0), Duration::ZERO);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{CallId, Digest, EntryId, FunctionId};
+use crate::{CallId, Digest, EntryId, FunctionId, HostId, PastAttempt};
 
 /// The reason of calls that are held to have ended host after host.
 pub(crate) const POISON: &str = "poison";
@@ -47,6 +47,21 @@ pub struct DeadLetter {
     /// When the call was accepted, in Unix milliseconds, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_ms: Option<u64>,
+    /// The host that gave it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostId>,
+    /// What the last attempt was allowed: each limit by its name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
+    /// What is known of the attempts, the latest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<PastAttempt>,
+    /// Where in its code the last attempt ended, the innermost frame first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<String>,
+    /// The last lines that the last attempt wrote.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
     /// Media type of the payload.
     #[serde(rename = "type")]
     pub media_type: String,
@@ -125,6 +140,7 @@ impl DeadLetter {
             fields.insert(name, value);
         }
         let told = |name: &str| end.get(name).cloned().unwrap_or_default();
+        let lines = |name: &str| -> Vec<String> { told(name).lines().map(str::to_owned).collect() };
         let accepted = fields.get("accepted").or_else(|| end.get("accepted_ms"));
         Self {
             summary: LetterSummary {
@@ -140,6 +156,11 @@ impl DeadLetter {
                 is_whole: !end.is_empty() && !end.contains_key("cut_bytes"),
             },
             accepted_ms: accepted.and_then(|ms| ms.parse().ok()),
+            host: HostId::parse(&told("host")),
+            limits: serde_json::from_str(&told("limits")).unwrap_or_default(),
+            history: serde_json::from_str(&told("history")).unwrap_or_default(),
+            backtrace: lines("backtrace"),
+            log: lines("log"),
             media_type: fields.get("type").cloned().unwrap_or_else(|| "application/json".to_owned()),
             fields,
             payload,
@@ -168,12 +189,18 @@ mod tests {
             ("attempts", "2"),
             ("digest", ""),
             ("accepted_ms", "1600"),
+            ("host", "web-1"),
+            ("limits", r#"{"time_ms":500}"#),
+            ("history", r#"[{"attempt":1,"end":"host-lost"},{"attempt":2,"end":"trap","what":"is to come"}]"#),
+            ("log", "one\ntwo"),
             ("died_ms", "1699"),
         ]);
         let summary = &letter.summary;
         assert_eq!((summary.reason.as_str(), summary.attempts, summary.died_ms), ("malformed", 2, 1699));
         assert_eq!((summary.digest, summary.payload_bytes, summary.is_whole), (None, 2, true));
         assert_eq!((letter.accepted_ms, &letter.payload[..]), (Some(1600), &b"{}"[..]));
+        assert_eq!((letter.limits["time_ms"], letter.history.len(), letter.log.len()), (500, 2, 2));
+        assert_eq!((letter.host, letter.backtrace.len()), (HostId::parse("web-1"), 0));
         let names: Vec<&str> = letter.fields.keys().map(String::as_str).collect();
         assert_eq!(names, ["id", "reason", "x-baton-depth"]);
         assert_eq!(letter.fields["x-baton-depth"], "3", "by what hosts know it is nobody else's to know");

@@ -8,6 +8,7 @@ mod cancel;
 mod decide;
 mod delay;
 mod grants;
+mod history;
 mod host;
 mod http_target;
 mod id;
@@ -18,6 +19,7 @@ mod name;
 mod outcome;
 mod quotas;
 mod result;
+mod retry;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;
 mod running;
@@ -28,11 +30,12 @@ mod why;
 
 pub use call::{Call, Lease, WAITS_FOR_TURN_MS};
 pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
-pub use decide::{Disposition, RetryPolicy, decide};
+pub use decide::{Disposition, decide};
 pub use delay::{DELAY_MAX, Turn, delay_of, look_again};
 pub use grants::{
     Bucket, BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, PAIR_BYTES, ScratchGrant, Setting,
 };
+pub use history::{PastAttempt, history};
 pub use host::{HostRecord, HostState, LoadedFunction, MachineSummary, OfflineReason, machines};
 pub use http_target::{HttpTarget, HttpTargetError};
 pub use id::{CallId, Digest, EntryId, HostId, OrderKey, ReplyTo};
@@ -42,6 +45,7 @@ pub use name::{FunctionId, Name, NameError};
 pub use outcome::{Outcome, Rejection, Reply};
 pub use quotas::{Over, Quota, Quotas};
 pub use result::{CallError, DocumentError, ResultDocument, Status};
+pub use retry::{ATTEMPTS_MAX, BACKOFF_MAX, Failure, Failures, RetryPolicy, RetryWish};
 pub use running::{RunningCall, RunningState};
 pub use schedule::{
     AboutSchedule, LATE_MAX, Missed, Next, Schedule, ScheduleView, Timetable, TimetableError, next_tick, schedule_views,

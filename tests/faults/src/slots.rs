@@ -153,6 +153,8 @@ impl Slot {
             command.env_remove(name);
         }
         command.env("RUST_LOG", "info").env("BATON_CALLS__LEASE_MS", plan.lease.as_millis().to_string());
+        // Hosts are killed and cut off far more often here than a call that is not to blame would see.
+        command.env("BATON_RETRY__HOSTS_LOST_MAX", "5");
         command.env("BATON_RETRY__BACKOFF_BASE_MS", "300").env("BATON_CALLS__SEATS", "64");
         command.env("BATON_CALLS__RESULT_TTL_MS", "86400000").env("BATON_PLUGINS__RESCAN_MS", "500");
         command.envs(self.world.variables(&self.setting.library));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use baton_model::{Digest, Status};
-use baton_tests::settings::{HOSTS_LOST_MAX, PATIENCE};
+use baton_model::{Digest, PastAttempt, Status};
+use baton_tests::settings::{HOSTS_LOST_MAX, PATIENCE, TIME_MAX_MS};
 use baton_tests::{Commands, Event, Fleet, Http, Stage, now_ms, sample, until};
 use serde_json::{Value, json};
 
@@ -246,4 +246,81 @@ async fn over_http_a_tenant_deals_with_its_own_letters_alone() -> Result<()> {
         Ok(stage.caller.dead("acme/fail").await?.is_empty().then_some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn a_letter_has_all_that_is_needed_to_understand_its_call() -> Result<()> {
+    let mut stage = Stage::with(&[]).await?;
+    stage.folder.install("job", &sample("fail")?)?;
+    stage.folder.write_manifest("job", "[limits]\ntime_ms = 20000\nlog_bytes = 4096\n")?;
+    let mut fleet = Fleet::of(2, &stage.host(), &["job"]).await?;
+    // First an attempt that asks for another, then one that is lost with its host, then one that traps.
+    let fields: [(&str, &[u8]); 3] = [
+        ("payload", br#"{"kind":"steps","steps":["retry","loop","trap"]}"#),
+        ("id", b"order-7"),
+        ("backoff_base_ms", b"1"),
+    ];
+    stage.caller.add("job", &fields).await?;
+    let owner = until("the second attempt runs", PATIENCE, async || {
+        let entry: Vec<(String, Vec<(String, String)>)> = redis::cmd("XRANGE")
+            .arg("baton:{default/job}:calls")
+            .arg("-")
+            .arg("+")
+            .query_async(stage.caller.connection())
+            .await?;
+        let second =
+            entry.iter().any(|(_, fields)| fields.iter().any(|(name, value)| name == "attempt" && value == "2"));
+        Ok(stage.caller.pending("job").await?.pop().filter(|_| second).map(|(_, owner)| owner))
+    })
+    .await?;
+    fleet.kill(fleet.place_of(&owner)?).await?;
+    let letter = &stage.caller.until_dead("job", 1).await?[0];
+    ensure!(letter.text("reason") == "trap" && letter.text("attempts") == "3", "{letter:?}");
+    let limits: Value = serde_json::from_str(&letter.text("limits"))?;
+    ensure!(limits["time_ms"] == 20_000 && limits["log_bytes"] == 4_096 && limits["memory_bytes"].is_u64(), "{limits}");
+    let history: Vec<PastAttempt> = serde_json::from_str(&letter.text("history"))?;
+    let ends: Vec<&str> = history.iter().map(|attempt| attempt.end.as_str()).collect();
+    ensure!(ends == ["retry", "host-lost", "trap"], "{history:?}");
+    let (first, last) = (&history[0], &history[2]);
+    let digest = Digest::of(&sample("fail")?);
+    ensure!(last.digest == Some(digest) && last.host.as_ref().is_some_and(|host| host.as_str() != owner), "{last:?}");
+    ensure!(
+        first.error.contains("failed as asked") && first.then_waited_ms == Some(0) || first.then_waited_ms == Some(1)
+    );
+    ensure!(
+        first.ended_ms >= first.started_ms && last.started_ms >= first.ended_ms && first.started_ms.is_some(),
+        "{history:?}"
+    );
+    let backtrace = letter.text("backtrace");
+    ensure!(backtrace.lines().count() > 2 && backtrace.contains("panic"), "frames with their names: {backtrace}");
+    ensure!(letter.text("log").contains("stderr: trapped as asked"), "what it said last: {}", letter.text("log"));
+    let commands = fleet.host(1 - fleet.place_of(&owner)?).commands();
+    let people = commands.run(&["dead", "show", "order-7"]).await?.expect(0)?.stdout;
+    for expected in ["host-lost", "backtrace", "panic", "stderr: ", "time_ms 20000", "then waited"] {
+        ensure!(people.contains(expected), "{expected}: {people}");
+    }
+
+    // Sent again, its history goes on.
+    commands.run(&["dead", "redrive", "order-7"]).await?.expect(0)?;
+    let letter = &stage.caller.until_dead("job", 1).await?[0];
+    let history: Vec<PastAttempt> = serde_json::from_str(&letter.text("history"))?;
+    let attempts: Vec<u32> = history.iter().map(|attempt| attempt.attempt).collect();
+    ensure!(attempts == [1, 2, 3, 4], "{history:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_says_where_in_its_code_a_function_was_ended() -> Result<()> {
+    let mut stage = Stage::with(&["fail", "sleep"]).await?;
+    let _host = stage.host().setting(TIME_MAX_MS, 400).start_ready(&["fail", "sleep"]).await?;
+    for (n, kind) in ["trap", "loop", "exit"].into_iter().enumerate() {
+        stage.caller.call("fail", format!(r#"{{"kind":"{kind}"}}"#)).await?;
+        let letter = &stage.caller.until_dead("fail", n + 1).await?[n];
+        let frames = letter.text("backtrace");
+        ensure!(frames.lines().count() > 1 && frames.contains("handle"), "{kind}: {frames:?}");
+    }
+    stage.caller.call("sleep", r#"{"ms":5000}"#).await?;
+    let letter = &stage.caller.until_dead("sleep", 1).await?[0];
+    ensure!(letter.text("reason") == "timeout" && letter.bytes("backtrace").is_none(), "it waited: {letter:?}");
+    Ok(())
 }

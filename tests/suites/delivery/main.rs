@@ -1,11 +1,12 @@
-//! Delivery beyond the plain call: calls that were given up and are sent again, calls that wait for their time, calls that are
-//! taken back, ids that are sent twice, deadlines, calls that run one after another, and what can be known of a call.
+//! Delivery beyond the plain call: calls that are tried again, that are given up and sent again, that wait for their time, that
+//! are taken back, that are sent twice, that have a deadline, that run one after another, and what can be known of a call.
 
 mod cancel;
 mod dead;
 mod deadlines;
 mod delays;
 mod order;
+mod retry;
 mod schedules;
 mod twice;
 mod why;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{Grants, Limits, Quotas, RetryPolicy, Schedule};
+use baton_model::{ATTEMPTS_MAX, Failure, Grants, Limits, Quotas, RetryPolicy, Schedule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -15,8 +15,6 @@ use super::schedules::{ScheduleTable, schedules};
 use super::secrets::Secrets;
 use super::text::{self, Wrong};
 
-/// The most attempts that a manifest may ask for.
-const ATTEMPTS_MAX: u32 = 1_000;
 /// The most lost hosts that a manifest may ask for.
 const HOSTS_LOST_MAX: u32 = 100;
 
@@ -48,6 +46,42 @@ struct RetryTable {
     /// How many hosts a call may lose, one after the other, before it is given up.
     #[schemars(range(max = HOSTS_LOST_MAX))]
     hosts_lost_max: Option<u32>,
+    /// After which failures a call is tried again; none of them is an empty list.
+    on: Option<Vec<FailureWord>>,
+}
+
+/// How an attempt can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum FailureWord {
+    /// The function asks for another attempt.
+    Retry,
+    /// The host cannot run the call, through no fault of the function.
+    HostFault,
+    /// The function traps, or panics.
+    Trap,
+    /// The function ends itself with an exit code.
+    Exit,
+    /// The attempt takes longer than its time limit.
+    Timeout,
+    /// The function needs more memory than its limit.
+    Memory,
+    /// The answer is larger than its limit.
+    ResultTooLarge,
+}
+
+impl FailureWord {
+    fn failure(self) -> Failure {
+        match self {
+            Self::Retry => Failure::Retry,
+            Self::HostFault => Failure::HostFault,
+            Self::Trap => Failure::Trap,
+            Self::Exit => Failure::Exit,
+            Self::Timeout => Failure::Timeout,
+            Self::Memory => Failure::Memory,
+            Self::ResultTooLarge => Failure::ResultTooLarge,
+        }
+    }
 }
 
 /// On which terms a function runs: what its manifest asks for, where the operator allows it.
@@ -105,6 +139,7 @@ impl RetryTable {
             backoff_base: self.backoff_base_ms.map_or(host.backoff_base, Duration::from_millis),
             backoff_max: self.backoff_max_ms.map_or(host.backoff_max, Duration::from_millis),
             hosts_lost_max: hosts_lost_max.unwrap_or(host.hosts_lost_max),
+            on: self.on.as_ref().map_or(host.on, |words| words.iter().map(|word| word.failure()).collect()),
         })
     }
 }
@@ -138,6 +173,16 @@ mod tests {
         assert_eq!(terms.limits, Limits { time_max: Duration::from_millis(500), ..Limits::default() });
         assert_eq!((terms.retry, terms.quotas), (RetryPolicy::default(), Quotas::default()));
         assert_eq!(*terms.grants, Grants::default());
+    }
+
+    #[test]
+    fn a_manifest_names_the_failures_after_which_a_call_is_tried_again() {
+        for failure in Failure::ALL {
+            let terms = terms(&format!("retry.on = [{:?}]", failure.as_str()), "", "").unwrap();
+            assert_eq!(terms.retry.on.to_string(), failure.as_str());
+        }
+        assert_eq!(terms("retry.on = []", "", "").unwrap().retry.on.to_string(), "");
+        assert_eq!(terms("", "", "").unwrap().retry.on.to_string(), "retry,host-fault");
     }
 
     #[test]
@@ -258,6 +303,7 @@ mod tests {
             ("limits.memory_bytes = 5", "65536 at the least"),
             ("limits.time_ms = 0", "`limits.time_ms`"),
             ("retry.attempts_max = 0", "it takes 1 to 1000"),
+            ("retry.on = [\"poison\"]", "expected one of `retry`, `host-fault`, `trap`"),
             ("quotas.concurrency = 0", "`quotas.concurrency`"),
             ("grants.config.a = 5", "a setting is a text"),
             ("grants.config.a = { file = \"/x\", env = \"Y\" }", "a setting is a text"),

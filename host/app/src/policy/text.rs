@@ -88,7 +88,10 @@ fn of_toml(text: &str, key: Vec<String>, error: &toml::de::Error) -> Wrong {
     let line = error.span().map(|span| line_at(text, span.start));
     let message = error.message().trim_end();
     // What stands there may be a secret in the wrong place; what should stand there says enough.
-    let rule = match (message.starts_with("invalid "), message.rsplit_once(", expected ")) {
+    let rule = match (
+        message.starts_with("invalid ") || message.starts_with("unknown variant "),
+        message.rsplit_once(", expected "),
+    ) {
         (true, Some((_, expected))) => format!("expected {expected}"),
         (true, None) | (false, _) => message.to_owned(),
     };
@@ -193,7 +196,7 @@ mod tests {
         assert_eq!(said, "`grants.http.alow` (line 2) is no key of this file; did you mean `allow`?");
         let said = wrong("[retry]\nxyzzy = 1\n");
         assert!(
-            said.ends_with("it takes `attempts_max`, `backoff_base_ms`, `backoff_max_ms`, `hosts_lost_max`"),
+            said.ends_with("it takes `attempts_max`, `backoff_base_ms`, `backoff_max_ms`, `hosts_lost_max`, `on`"),
             "{said}"
         );
     }

@@ -14,7 +14,8 @@
 -- ARGV[7]  result document
 -- ARGV[8]  the call's id; written to the dead letter if the call has no field `id` of its own
 -- ARGV[9]  how many bytes of the call the dead letter keeps; of a name or value that goes beyond, the head
--- ARGV[10…] fields that the dead letter has beside those of the call, in pairs
+-- ARGV[10…] fields that the dead letter has beside those of the call, in pairs; a `history` among them takes the place of the
+--          call's own
 --
 -- Returns
 --   1  buried
@@ -49,8 +50,15 @@ else
     cut, left = cut + #text - #kept, left - #kept
     if i <= 4000 then fields[i] = kept end
   end
-  local named = false
-  for i = 1, #fields, 2 do named = named or fields[i] == 'id' end
+  local named, told = false, {}
+  for i = 10, #ARGV, 2 do told[ARGV[i]] = true end
+  for i = #fields - 1, 1, -2 do
+    named = named or fields[i] == 'id'
+    if told.history and fields[i] == 'history' then
+      table.remove(fields, i)
+      table.remove(fields, i)
+    end
+  end
   if not named then
     fields[#fields + 1] = 'id'
     fields[#fields + 1] = ARGV[8]

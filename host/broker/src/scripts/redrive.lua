@@ -17,7 +17,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- What hosts write anew.
-local ours = { id = true, attempt = true, accepted = true, spent = true }
+local ours = { id = true, attempt = true, accepted = true, spent = true, history = true }
 
 local function redrive(letter, call, result)
   local found = redis.call('XRANGE', dead, letter, letter)
@@ -49,6 +49,11 @@ local function redrive(letter, call, result)
   local spent = math.max(tonumber(told.attempts) or 0, 0)
   local accepted = had.accepted or told.accepted_ms or string.match(call, '^(%d+)%-%d+$') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
+  local history = told.history or had.history
+  if history then
+    new[#new + 1] = 'history'
+    new[#new + 1] = history
+  end
   for _, text in ipairs(new) do fields[#fields + 1] = text end
   local entry = redis.call('XADD', calls, '*', unpack(fields))
   redis.call('DEL', result)

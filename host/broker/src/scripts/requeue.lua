@@ -16,6 +16,7 @@
 -- ARGV[10] the channel on which hosts are told of it, if no other call is due before it: whoever wakes an earlier one sees
 --          this one too
 -- ARGV[11] the function's name
+-- ARGV[12] what is known of its attempts, as JSON ('' or left out = what stood there)
 --
 -- Returns
 --   -1  lost: this host does not hold the lease any more; nothing was changed
@@ -23,6 +24,7 @@
 local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
 local group, me, entry = ARGV[1], ARGV[2], ARGV[3]
 local wait = tonumber(ARGV[8])
+local history = ARGV[12] and ARGV[12] ~= '' and ARGV[12]
 
 local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
 if pending.err or #pending == 0 then return -1 end
@@ -34,10 +36,14 @@ local fields = {}
 local old = found[1][2]
 for i = 1, #old, 2 do
   local name = old[i]
-  if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' then
+  if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' and not (history and name == 'history') then
     fields[#fields + 1] = name
     fields[#fields + 1] = old[i + 1]
   end
+end
+if history then
+  fields[#fields + 1] = 'history'
+  fields[#fields + 1] = history
 end
 for _, text in ipairs({ 'id', ARGV[5], 'attempt', ARGV[6], 'accepted', ARGV[7] }) do
   fields[#fields + 1] = text

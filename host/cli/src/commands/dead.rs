@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_broker::{Admin, BrokerConfig, DeadLetters, Order, RedriveTally, Redriven};
-use baton_model::{DeadLetter, FunctionId, LetterFilter, LetterSummary};
+use baton_model::{DeadLetter, FunctionId, LetterFilter, LetterSummary, PastAttempt};
 use serde_json::json;
 
 use super::ps::ago;
@@ -75,7 +75,7 @@ fn print_list(out: &mut impl Write, letters: &[LetterSummary], more: bool) -> st
         "LETTER", "FUNCTION", "CALL", "REASON", "ATTEMPTS", "DIED"
     )?;
     for letter in letters {
-        let line = letter.error.lines().next().unwrap_or_default();
+        let line = harmless(letter.error.lines().next().unwrap_or_default());
         let error: String = line.chars().take(ERROR_SHOWN).collect();
         writeln!(
             out,
@@ -83,7 +83,7 @@ fn print_list(out: &mut impl Write, letters: &[LetterSummary], more: bool) -> st
             letter.letter.to_string(),
             letter.function.to_string(),
             id(letter),
-            letter.reason,
+            harmless(&letter.reason),
             letter.attempts,
             ago(letter.died_ms),
             if error.len() < line.len() { " ..." } else { "" }
@@ -119,13 +119,13 @@ async fn show(broker: &BrokerConfig, letters: &DeadLetters, show: &DeadShow) -> 
 }
 
 fn print_letter(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()> {
-    let DeadLetter { summary, accepted_ms, fields, payload, .. } = letter;
+    let DeadLetter { summary, accepted_ms, host, limits, history, backtrace, log, fields, payload, .. } = letter;
     let when = |ms: u64| {
         let at = UNIX_EPOCH + Duration::from_millis(ms);
         format!("{} ({} ago)", humantime::format_rfc3339_millis(at), ago(ms))
     };
     let mut row = |name: &str, text: &str| {
-        let mut lines = text.lines();
+        let mut lines = text.lines().map(harmless);
         writeln!(out, "{name:9} {}", lines.next().unwrap_or_default())?;
         lines.try_for_each(|line| writeln!(out, "{:9} {line}", ""))
     };
@@ -140,6 +140,16 @@ fn print_letter(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()
     }
     row("died", &when(summary.died_ms))?;
     row("digest", &summary.digest.map_or("(no attempt was made)".to_owned(), |digest| digest.to_string()))?;
+    if let Some(host) = host {
+        row("host", host.as_str())?;
+    }
+    let limits: Vec<String> = limits.iter().map(|(name, most)| format!("{name} {most}")).collect();
+    let tried: Vec<String> = history.iter().map(attempt_line).collect();
+    for (name, lines) in [("limits", &limits), ("tried", &tried), ("backtrace", backtrace), ("log", log)] {
+        if !lines.is_empty() {
+            row(name, &lines.join("\n"))?;
+        }
+    }
     if !summary.is_whole {
         row("", "(the letter does not hold the whole call, and cannot be sent again)")?;
     }
@@ -149,6 +159,38 @@ fn print_letter(out: &mut impl Write, letter: &DeadLetter) -> std::io::Result<()
         Ok(text) => row("payload", text),
         Err(_) => row("payload", &format!("({} bytes that are no text; --json has them)", payload.len())),
     }
+}
+
+/// A stranger's text with everything escaped that could act on a terminal.
+fn harmless(text: &str) -> String {
+    let acts = |c: char| {
+        (c.is_control() && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// One attempt in one line.
+fn attempt_line(attempt: &PastAttempt) -> String {
+    let PastAttempt { attempt, end, error, host, digest, started_ms, ended_ms, then_waited_ms } = attempt;
+    let mut line = format!("{attempt}: {end}");
+    if let (Some(started), Some(ended)) = (started_ms, ended_ms) {
+        let at = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(*started));
+        line.push_str(&format!(", started {at}, took {} ms", ended.saturating_sub(*started)));
+    }
+    if let Some(host) = host {
+        line.push_str(&format!(", on {host}"));
+    }
+    if let Some(digest) = digest {
+        line.push_str(&format!(", {}", digest.short()));
+    }
+    if let Some(wait) = then_waited_ms {
+        line.push_str(&format!(", then waited {wait} ms"));
+    }
+    if let Some(said) = error.lines().next() {
+        line.push_str(&format!(": {said}"));
+    }
+    line
 }
 
 /// The letter of this id, of this function or of the only one that has such a letter.

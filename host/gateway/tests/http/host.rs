@@ -129,12 +129,14 @@ impl Hand {
                 attempts: 1,
                 digest: None,
                 accepted_ms: call.accepted_ms,
+                notes: Vec::new(),
             },
             b"later" => Settlement::Requeue {
                 id: call.id.clone(),
                 attempt: 2,
                 accepted_ms: call.accepted_ms,
                 after: Some(Duration::from_secs(3600)),
+                history: None,
             },
             b"describe" => {
                 let said = json!({ "id": call.id, "own": call.id_is_own, "type": call.media_type, "headers": call.headers,

@@ -174,6 +174,7 @@ impl Host {
             retry: RetryPolicy {
                 backoff_base: Duration::from_millis(200),
                 backoff_max: Duration::from_secs(2),
+                hosts_lost_max: 5,
                 ..RetryPolicy::default()
             },
             flights: RefCell::default(),
