@@ -173,6 +173,7 @@ mod tests {
             "",
             "example.com",
             "ftp://x",
+            "https://a.example.com..",
             "https://",
             "https://*.",
             "https://a/b",
