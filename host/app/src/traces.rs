@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use baton_engine::Timings;
 use baton_model::{Call, CallError, Digest, HostId, Limits, PastAttempt, history as all_attempts};
 
 use crate::clock::now_ms;
 use crate::guest_log::GuestLog;
+use crate::runner::Came;
 
 /// What is known of one attempt at its end.
 pub(crate) struct Run {

@@ -57,6 +57,7 @@ impl WaitsFor {
             Self::Turn => "a host has room, and reads those that came before it first",
             Self::Delay => "it was to be delayed",
             Self::Retry => "it is going to be tried again",
+            Self::Key => "a call before it with the same key has not ended",
         }
     }
 }
