@@ -19,8 +19,10 @@ use crate::standing::Word;
 
 /// The most entries, and the most delayed calls, among which a call is searched for by its own id.
 const SEARCH_MAX: usize = 10_000;
-/// The most that one script run looks at: with small payloads it holds Redis for less than a millisecond.
-const STEP: usize = 250;
+/// The most that one script run looks at, payloads and all: of the largest, Redis is held for a tenth of a second.
+const STEP: usize = 16;
+/// The most rows that one look at what hosts hold brings, without payloads.
+const ROWS: usize = 1_000;
 
 /// An end that was on its way for longer was made by another clock.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -190,7 +192,7 @@ impl Inspect {
         let mut running = answers.calls;
         running.retain(|call| functions.contains(&call.function));
         for function in functions {
-            let room = count_max.saturating_sub(running.len()).min(STEP * 4);
+            let room = count_max.saturating_sub(running.len()).min(ROWS);
             if room == 0 {
                 break;
             }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{EntryId, FunctionId, HostId, Lease, Schedule};
+use baton_model::{EntryId, FunctionId, HostId, LATE_MAX, Lease, Missed, Schedule};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
@@ -292,7 +292,17 @@ impl Queue {
         let tick = tick_ms.unwrap_or(0);
         let mut call = self.tick.call(2);
         call.arg(self.keys.calls(function)).arg(self.keys.ticks(function)).arg(name.as_str()).arg(tick);
-        call.arg("payload").arg(payload).arg("id").arg(schedule.call_id(tick).as_str()).arg("type").arg(media_type);
+        let late_ms = match schedule.missed {
+            Missed::Skip => i64::try_from(LATE_MAX.as_millis()).unwrap_or(i64::MAX),
+            Missed::RunOnce => -1,
+        };
+        call.arg(late_ms)
+            .arg("payload")
+            .arg(payload)
+            .arg("id")
+            .arg(schedule.call_id(tick).as_str())
+            .arg("type")
+            .arg(media_type);
         call.arg("x-schedule").arg(name.as_str()).arg("x-schedule-tick").arg(tick);
         match self.tick.run(&self.link, &call).await? {
             Value::Array(parts) => match parts[..] {

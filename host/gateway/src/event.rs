@@ -75,11 +75,16 @@ pub(crate) fn whole(body: &Bytes) -> Result<Event, Problem> {
     let (mut attributes, mut media_type) = (Attributes::new(), None);
     let (mut data, mut base64) = (None, None);
     for (name, text) in members {
-        match (name.as_str(), value_of(text)) {
+        let unread =
+            || bad(format!("{:?} cannot be read; write it as JSON has it", name.chars().take(80).collect::<String>()));
+        match (name.as_str(), value_of(text).ok_or_else(unread)?) {
             (_, Value::Null) => {}
+            ("data", _) if data.is_some() => return Err(bad("`data` is there twice")),
+            ("data_base64", _) if base64.is_some() => return Err(bad("`data_base64` is there twice")),
             ("data", value) => data = Some((text, value)),
             ("data_base64", Value::String(text)) => base64 = Some(text),
             ("datacontenttype", Value::String(text)) => media_type = Some(text),
+            ("data_base64" | "datacontenttype", _) => return Err(bad(format!("`{name}` is no text"))),
             (_, Value::String(text)) => attributes.push(attribute_of(&name, text)?),
             (_, value @ (Value::Bool(_) | Value::Number(_))) => {
                 attributes.push(attribute_of(&name, value.to_string())?)
@@ -175,12 +180,13 @@ fn members(text: &[u8]) -> Option<Vec<(String, &[u8])>> {
     }
 }
 
-/// What a value says, as far as it is needed here: what has an inside is known by that alone.
-fn value_of(text: &[u8]) -> Value {
+/// What a value says, as far as it is needed here: what has an inside is known by that alone. None if it says nothing that
+/// could be handed on: half of a character, bytes that are none, a number beyond all.
+fn value_of(text: &[u8]) -> Option<Value> {
     match text.first() {
-        Some(b'{') => Value::Object(serde_json::Map::new()),
-        Some(b'[') => Value::Array(Vec::new()),
-        _ => serde_json::from_slice(text).unwrap_or_default(),
+        Some(b'{') => Some(Value::Object(serde_json::Map::new())),
+        Some(b'[') => Some(Value::Array(Vec::new())),
+        _ => serde_json::from_slice(text).ok(),
     }
 }
 
@@ -245,6 +251,11 @@ mod tests {
             (r#","subject":{"a":1}"#, "no text, number"),
             (r#","subject":"a\nb""#, "control characters"),
             (r#","id":"again""#, "twice"),
+            (r#","data":"\ud800""#, "cannot be read"),
+            (r#","data":1e999"#, "cannot be read"),
+            (r#","subject":"\udfff""#, "cannot be read"),
+            (r#","data":1,"data":2"#, "twice"),
+            (r#","datacontenttype":5"#, "no text"),
             (r#","data":1} trailing {"a":2"#, "no JSON object"),
             (r#","data":01"#, "no JSON object"),
             (",", "no JSON object"),

@@ -15,9 +15,18 @@ local most, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- Names and values in turn, each of which XADD takes, and no more than Lua hands over.
+local function is_call(fields)
+  if type(fields) ~= 'table' or #fields == 0 or #fields % 2 ~= 0 or #fields > 4000 then return false end
+  for _, text in ipairs(fields) do
+    if type(text) ~= 'string' and type(text) ~= 'number' then return false end
+  end
+  return true
+end
+
 local function move(call)
   local read, fields = pcall(cmsgpack.unpack, call)
-  if read and type(fields) == 'table' and #fields > 0 and #fields % 2 == 0 then
+  if read and is_call(fields) then
     redis.call('XADD', calls, '*', unpack(fields))
   else
     redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',

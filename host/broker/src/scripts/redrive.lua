@@ -46,7 +46,7 @@ local function redrive(letter, call, result)
   -- Something that is no string is no result.
   local standing = redis.pcall('GET', result)
   if type(standing) == 'string' and string.sub(standing, 1, 16) ~= '{"status":"dead"' then return 2 end
-  local spent = math.max(tonumber(told.attempts) or 0, 0)
+  local spent = math.min(math.max(tonumber(told.attempts) or 0, 0), 999998)
   local accepted = had.accepted or told.accepted_ms or string.match(call, '^(%d+)%-%d+$') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
   local history = told.history or had.history
