@@ -14,8 +14,8 @@ use crate::seal::{DEPTH, OF_HOSTS, Seal};
 
 /// The most headers that one call may carry.
 const HEADERS_MAX: usize = 64;
-/// More attempts than any call has.
-const ATTEMPTS_MAX: u32 = 1_000_000;
+/// A number that no attempt of a call reaches.
+const ATTEMPT_MAX: u32 = 1_000_000;
 /// The longest value of one field other than the payload, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 /// The longest account of a call's attempts; hosts keep it far below.
@@ -221,7 +221,7 @@ impl Fields {
             "delay" => once(name, &mut self.delay, parsed(name, delay(&value), DELAY_RULE)?),
             "v" => once(name, &mut self.version, parsed(name, (value == "1").then_some(()), "`1`")?),
             "attempt" => {
-                let attempt = value.parse().ok().filter(|n| (1..=ATTEMPTS_MAX).contains(n));
+                let attempt = value.parse().ok().filter(|n| (1..=ATTEMPT_MAX).contains(n));
                 once(
                     name,
                     &mut self.attempt,
@@ -230,7 +230,7 @@ impl Fields {
             }
             "spent" => {
                 let rule = "a number of attempts; hosts write it, callers leave it out";
-                once(name, &mut self.spent, parsed(name, value.parse().ok().filter(|n| *n < ATTEMPTS_MAX), rule)?)
+                once(name, &mut self.spent, parsed(name, value.parse().ok().filter(|n| *n < ATTEMPT_MAX), rule)?)
             }
             "accepted" => {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
