@@ -317,7 +317,7 @@ async fn a_letter_says_where_in_its_code_a_function_was_ended() -> Result<()> {
         stage.caller.call("fail", format!(r#"{{"kind":"{kind}"}}"#)).await?;
         let letter = &stage.caller.until_dead("fail", n + 1).await?[n];
         let frames = letter.text("backtrace");
-        ensure!(frames.lines().count() > 1 && frames.contains("handle"), "{kind}: {frames:?}");
+        ensure!(frames.contains("handle"), "{kind}: {frames:?}");
     }
     stage.caller.call("sleep", r#"{"ms":5000}"#).await?;
     let letter = &stage.caller.until_dead("sleep", 1).await?[0];
