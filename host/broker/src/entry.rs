@@ -409,6 +409,7 @@ mod tests {
             ("backoff_base_ms", b"50"),
             ("backoff_max_ms", b"0"),
             ("retry_on", b"trap,timeout"),
+            ("attempt", b"3"),
             ("spent", b"2"),
             ("history", br#"[{"attempt":1,"end":"retry","error":"busy"}]"#),
         ])
@@ -417,6 +418,8 @@ mod tests {
         assert_eq!((attempts_max, on.unwrap().to_string().as_str()), (Some(7), "trap,timeout"));
         assert_eq!((backoff_base, backoff_max), (Some(Duration::from_millis(50)), Some(Duration::ZERO)));
         assert_eq!((call.spent, call.history[0].error.as_str()), (2, "busy"));
+        let endless = read_fields(&[("payload", b""), ("attempt", b"2"), ("spent", b"2")]).unwrap_err();
+        assert!(endless.detail.contains("`spent`"), "it would be tried for ever: {}", endless.detail);
     }
 
     #[test]
