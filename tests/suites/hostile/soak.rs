@@ -18,13 +18,16 @@ const WARM_RELOADS: u32 = 300;
 /// The share by which a warm host's memory may grow until the end.
 const GROWTH_MAX: f64 = 0.05;
 
+/// The same of the short run, in which a thread that comes late is three per cent.
+const GROWTH_MAX_SHORT: f64 = 0.10;
+
 #[tokio::test]
 async fn a_host_does_not_grow_by_reloads_and_calls() -> Result<()> {
-    let (reloads, calls) = match (full_length(), is_asked("BATON_SOAK")) {
-        (true, _) => (10_000, 1_000_000),
-        (false, true) => (1_000, 100_000),
+    let (reloads, calls, growth_max) = match (full_length(), is_asked("BATON_SOAK")) {
+        (true, _) => (10_000, 1_000_000, GROWTH_MAX),
+        (false, true) => (1_000, 100_000, GROWTH_MAX),
         // With all other tests: just beyond the point where a host is warm.
-        (false, false) => (500, 50_000),
+        (false, false) => (500, 50_000, GROWTH_MAX_SHORT),
     };
     let stage = Stage::with(&["hello", "echo"]).await?;
     // Results of a minute ago are of no use here, and would fill Redis.
@@ -58,7 +61,7 @@ async fn a_host_does_not_grow_by_reloads_and_calls() -> Result<()> {
     let (first, last) = (first.expect("it got warm"), Held::by(host.pid())?);
     let grown = last.rss_bytes as f64 / first.rss_bytes as f64 - 1.0;
     println!("grown by {:.1} % from {first:?} to {last:?}", grown * 100.0);
-    ensure!(grown < GROWTH_MAX, "the host has grown by {:.1} %: from {first:?} to {last:?}", grown * 100.0);
+    ensure!(grown < growth_max, "the host has grown by {:.1} %: from {first:?} to {last:?}", grown * 100.0);
     ensure!(last.files <= first.files + 2 && last.threads <= first.threads + 2, "from {first:?} to {last:?}");
     ensure!(last.maps <= first.maps + first.maps / 20 + 16, "from {first:?} to {last:?}");
     Ok(())
