@@ -1,13 +1,14 @@
 //! What an attempt leaves behind for people: the account of all attempts, and what a dead letter tells beside the call.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_engine::Timings;
-use baton_model::{Call, CallError, Digest, HostId, Limits, PastAttempt, history as all_attempts};
+use baton_model::{
+    Call, CallError, Digest, HostId, Lease, Limits, PastAttempt, ResultDocument, TIMED_FROM, history as all_attempts,
+};
 
 use crate::clock::now_ms;
 use crate::guest_log::GuestLog;
-use crate::runner::Came;
 
 /// What is known of one attempt at its end.
 pub(crate) struct Run {
@@ -91,4 +92,41 @@ impl Traces<'_> {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How a call came to its attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Came {
+    /// When it was read, if this was its first delivery.
+    pub(crate) read: Option<Instant>,
+    pub(crate) begun: Instant,
+}
+
+/// Where the time of a call went, if it took so long that it is worth telling.
+pub(crate) fn split_of(
+    document: &ResultDocument,
+    lease: Lease,
+    came: Came,
+    timings: Timings,
+) -> Option<baton_model::Timings> {
+    let ms = |from: u64, to: u64| Duration::from_millis(to.saturating_sub(from));
+    if ms(document.accepted_ms, document.finished_ms) < TIMED_FROM {
+        return None;
+    }
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    // The clock of Redis says when it came into its stream, this host's when it had it.
+    // What was taken over from a lost host had its time in the stream before that host's attempt.
+    let waited = match lease.claims {
+        0 => ms(lease.entry.ms(), document.started_ms.unwrap_or_default()),
+        _ => Duration::ZERO,
+    };
+    let at_host = came.read.map_or(Duration::ZERO, |read| came.begun.saturating_duration_since(read));
+    let run = timings.run.unwrap_or_default().saturating_sub(timings.waited);
+    Some(baton_model::Timings {
+        queue_us: us(waited.saturating_sub(at_host)),
+        admission_us: us(at_host + timings.let_in + timings.turned),
+        instantiate_us: us(timings.instantiate.unwrap_or_default()),
+        run_us: us(run.saturating_sub(timings.turned)),
+        host_us: us(timings.waited),
+    })
 }

@@ -1,6 +1,7 @@
 //! The caller's side: send a call, wait for its result. What a client in any language does, in Rust.
 
 mod many;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,13 +9,12 @@ use std::time::Duration;
 
 use baton_model::{CallId, FunctionId, OrderKey, ReplyTo, ResultDocument, RetryWish};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use redis::aio::{PubSubSink, PubSubStream};
+use redis::aio::PubSubSink;
 use redis::{Cmd, Value, cmd};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use self::waiting::{Place, Waiting, hear};
 use crate::BrokerError;
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
@@ -32,11 +32,6 @@ const OFTEN_MAX: Duration = Duration::from_millis(250);
 const MARK_LASTS_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a subscription may take to come about.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most results that are kept for calls whose ids this caller has not learnt yet. Those that come after nobody waits
-/// for them any more land there too.
-const EARLY_MAX: usize = 1_000;
-/// The most bytes that the payloads of these have.
-const EARLY_BYTES_MAX: usize = 16 << 20;
 /// How many topics a caller keeps before it gives up those under which nobody waits.
 const TOPICS_MAX: usize = 1_000;
 
@@ -114,9 +109,6 @@ struct Topics {
     made: u64,
 }
 
-/// A call, as results are sorted.
-type Key = (u64, CallId);
-
 /// A call that Redis has, and the place in which its result is waited for. Whoever drops it waits no more.
 pub struct Accepted {
     function: FunctionId,
@@ -132,41 +124,6 @@ impl Accepted {
     pub fn id(&self) -> &CallId {
         &self.place.key.1
     }
-}
-
-/// One of those who wait for a call.
-struct Place {
-    waiting: Arc<Waiting>,
-    key: Key,
-    number: u64,
-    /// None once it is known that nothing will come through it.
-    notice: Option<oneshot::Receiver<ResultDocument>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut results = self.waiting.lock();
-        if let Some(places) = results.awaited.get_mut(&self.key) {
-            places.retain(|(number, _)| *number != self.number);
-            if places.is_empty() {
-                results.awaited.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// Who waits for what. A lock and no message: it is held for one map operation, by the listener and by callers.
-#[derive(Default)]
-struct Waiting(Mutex<Results>);
-
-#[derive(Default)]
-struct Results {
-    /// By call; the same call may be waited for in several places.
-    awaited: HashMap<Key, Vec<(u64, oneshot::Sender<ResultDocument>)>>,
-    places: u64,
-    /// Results that came before the answer to the `XADD` that names their call.
-    early: HashMap<Key, ResultDocument>,
-    early_bytes: usize,
 }
 
 impl Caller {
@@ -504,85 +461,8 @@ async fn in_time(change: impl Future<Output = redis::RedisResult<()>>) -> Result
     timeout(SUBSCRIBE_TIMEOUT, change).await.map_err(silent)?.map_err(BrokerError::from)
 }
 
-/// Delivers what comes on the channels, each of which ends with the number of its topic.
-async fn hear(mut messages: PubSubStream, waiting: Arc<Waiting>) {
-    while let Some(message) = messages.next().await {
-        let topic = message.get_channel_name().rsplit('.').next().and_then(|number| number.parse().ok());
-        if let Some(topic) = topic {
-            waiting.deliver_all(topic, Bytes::copy_from_slice(message.get_payload_bytes()));
-        }
-    }
-    // Without the subscription every wait goes on by reading result keys.
-    waiting.all_silent();
-}
-
-impl Results {
-    /// Keeps a result that nobody waits for yet. What is given up is read from its key.
-    fn keep_early(&mut self, key: Key, result: ResultDocument) {
-        let bytes = result.payload.len();
-        if self.early.len() >= EARLY_MAX || self.early_bytes + bytes > EARLY_BYTES_MAX {
-            self.early.clear();
-            self.early_bytes = 0;
-        }
-        self.early_bytes += bytes;
-        if let Some(old) = self.early.insert(key, result) {
-            self.early_bytes -= old.payload.len();
-        }
-    }
-}
-
-impl Waiting {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Results> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for the result, which is there already if it came early.
-    fn register(waiting: &Arc<Self>, key: Key) -> Place {
-        let (sender, receiver) = oneshot::channel();
-        let mut results = waiting.lock();
-        results.places += 1;
-        let number = results.places;
-        match results.early.remove(&key) {
-            Some(result) => {
-                results.early_bytes -= result.payload.len();
-                drop(sender.send(result));
-            }
-            None => results.awaited.entry(key.clone()).or_default().push((number, sender)),
-        }
-        Place { waiting: waiting.clone(), key, number, notice: Some(receiver) }
-    }
-
-    /// Delivers the result documents of one notice.
-    fn deliver_all(&self, topic: u64, mut documents: Bytes) {
-        while !documents.is_empty() {
-            match ResultDocument::decode(&mut documents) {
-                Ok(result) => self.deliver((topic, result.id.clone()), result),
-                Err(error) => {
-                    tracing::warn!(%error, "a notice cannot be read; its results are read from their keys");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn deliver(&self, key: Key, result: ResultDocument) {
-        let mut results = self.lock();
-        match results.awaited.remove(&key) {
-            Some(places) => places.into_iter().for_each(|(_, sender)| drop(sender.send(result.clone()))),
-            None => {
-                results.keep_early(key, result);
-            }
-        }
-    }
-
-    fn all_silent(&self) {
-        self.lock().awaited.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use baton_model::Status;
 
     use super::*;
 
@@ -615,18 +495,5 @@ mod tests {
             Caller::new(&crate::BrokerConfig::new("redis://127.0.0.1:1"), ReplyTo::parse(&"r".repeat(40)).unwrap());
         let function = format!("{}/f", "a".repeat(63)).parse().unwrap();
         assert!(caller.unwrap().topic(&function).is_ok());
-    }
-
-    #[test]
-    fn results_that_nobody_waits_for_take_no_more_than_their_room() {
-        let mut results = Results::default();
-        for number in 0..100 {
-            let id = CallId::parse(&format!("{number}")).unwrap();
-            let payload = Bytes::from(vec![0; EARLY_BYTES_MAX / 10]);
-            let result = ResultDocument::new(Status::Ok, id.clone(), "a/b".to_owned(), payload);
-            results.keep_early((0, id), result);
-            let kept: usize = results.early.values().map(|result| result.payload.len()).sum();
-            assert!(kept <= EARLY_BYTES_MAX && kept == results.early_bytes, "{kept}");
-        }
     }
 }
