@@ -163,8 +163,8 @@ async fn accept(gate: &Gate, function: &FunctionId, calls: &[Read]) -> Result<Ve
         .filter(|(_, new)| **new)
         .filter_map(|(call, _)| call.as_ref().ok().cloned())
         .collect();
-    let entrant = exec::enter(gate)?;
     quota::admit(gate, function, new.len() as u64).await?;
+    let entrant = exec::enter(gate)?;
     let mut added = gate.parts.caller.send_all(function, &new).await.map_err(trouble)?.into_iter();
     drop(entrant);
     Ok(calls
