@@ -77,10 +77,14 @@ pub(crate) async fn is_away(
 /// is waited for until `end`.
 async fn known(gate: &Gate, function: &FunctionId, end: Instant) -> Result<Standing, BrokerError> {
     loop {
+        // Looked at first: what this host loads meanwhile is not to be missed by both.
+        let started = gate.status().started;
         let standing = gate.directory.standing(function).await?;
-        // This host may not have told anybody yet that it is there.
-        let may_come =
-            standing == Standing::Unknown && (!gate.status().started || gate.directory.is_starting().await?);
+        // This host may not have told anybody yet what it has.
+        if standing == Standing::Unknown && (gate.parts.payload_bytes_max)(function).is_some() {
+            return Ok(Standing::Available);
+        }
+        let may_come = standing == Standing::Unknown && (!started || gate.directory.is_starting().await?);
         if !may_come || Instant::now() >= end {
             return Ok(standing);
         }
