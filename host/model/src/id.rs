@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use crate::Priority;
+
 /// The longest id that a caller may give a call, in bytes.
 const CALL_ID_BYTES_MAX: usize = 128;
 
@@ -93,26 +95,52 @@ text_id! {
     HostId, 64, "1 to 64 bytes of printable ASCII without spaces"
 }
 
-/// The id of a stream entry: Redis's milliseconds and a sequence number.
+/// Which entry of a function's call streams it is: Redis's milliseconds and a sequence number, and the level of the calls in
+/// that stream, because Redis numbers each stream by itself. Of the dead letters, and of whatever else is one stream, the
+/// level is normal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct EntryId {
     ms: u64,
     sequence: u64,
+    level: Priority,
 }
 
 impl EntryId {
-    /// Reads `milliseconds-sequence`. None if it is anything else.
+    /// Reads `milliseconds-sequence`, with `-high` or `-low` behind it if it is of those streams. None if it is anything
+    /// else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (ms, sequence) = text.split_once('-')?;
-        Some(Self { ms: ms.parse().ok()?, sequence: sequence.parse().ok()? })
+        let (ms, rest) = text.split_once('-')?;
+        let (sequence, level) = match rest.split_once('-') {
+            None => (rest, Priority::Normal),
+            Some((sequence, level)) => (sequence, level.parse().ok().filter(|level: &Priority| !level.is_normal())?),
+        };
+        Some(Self { ms: ms.parse().ok()?, sequence: sequence.parse().ok()?, level })
     }
 
     /// When Redis accepted the entry, in Unix milliseconds of Redis's clock.
     #[must_use]
     pub fn ms(self) -> u64 {
         self.ms
+    }
+
+    /// In the stream of which level it stands.
+    #[must_use]
+    pub fn level(self) -> Priority {
+        self.level
+    }
+
+    /// The same id in the stream of another level, where it is another entry.
+    #[must_use]
+    pub fn of_level(self, level: Priority) -> Self {
+        Self { level, ..self }
+    }
+
+    /// What Redis calls it in its stream.
+    #[must_use]
+    pub fn in_stream(self) -> String {
+        format!("{}-{}", self.ms, self.sequence)
     }
 }
 
@@ -123,8 +151,13 @@ impl From<EntryId> for String {
 }
 
 impl fmt::Display for EntryId {
+    /// Also the id of a call that has none of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.sequence)
+        write!(f, "{}-{}", self.ms, self.sequence)?;
+        match self.level {
+            Priority::Normal => Ok(()),
+            Priority::High | Priority::Low => write!(f, "-{}", self.level),
+        }
     }
 }
 
@@ -223,8 +256,18 @@ mod tests {
     fn an_entry_id_keeps_its_two_numbers() {
         let id = EntryId::parse("1795220024366-7").unwrap();
         assert_eq!((id.ms(), id.to_string().as_str()), (1_795_220_024_366, "1795220024366-7"));
-        for bad in ["", "1", "1-", "-1", "a-1", "1-1-1"] {
+        for bad in ["", "1", "1-", "-1", "a-1", "1-1-1", "1-1-", "1-1-normal", "1-1-High", "1-1-high-low"] {
             assert!(EntryId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn entries_of_two_levels_are_two_whatever_redis_calls_them() {
+        let normal = EntryId::parse("5-7").unwrap();
+        for (level, text) in [(Priority::High, "5-7-high"), (Priority::Normal, "5-7"), (Priority::Low, "5-7-low")] {
+            let id = normal.of_level(level);
+            assert_eq!((EntryId::parse(text), id.to_string().as_str()), (Some(id), text));
+            assert_eq!((id.in_stream().as_str(), id.level(), id == normal), ("5-7", level, level == Priority::Normal));
         }
     }
 
