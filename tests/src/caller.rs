@@ -12,6 +12,9 @@ use crate::redis_server::Address;
 use crate::settings::{GROUP, PATIENCE, PREFIX};
 use crate::wait::until;
 
+/// How the call streams of one function end: that of normal calls, and those of the other levels.
+const LEVELS: [&str; 3] = ["", ":high", ":low"];
+
 /// One entry of a function's dead letters.
 #[derive(Debug)]
 pub struct DeadLetter {
@@ -57,12 +60,21 @@ impl Caller {
     /// # Errors
     /// If Redis does not take it.
     pub async fn add(&mut self, function: &str, fields: &[(&str, &[u8])]) -> Result<String> {
+        self.add_at(function, "", fields).await
+    }
+
+    /// The same in the stream of a level, `:high` or `:low`; gives the id of the call.
+    ///
+    /// # Errors
+    /// If Redis does not take it.
+    pub async fn add_at(&mut self, function: &str, level: &str, fields: &[(&str, &[u8])]) -> Result<String> {
         let mut command = redis::cmd("XADD");
-        command.arg(key(function, "calls")?).arg("*");
+        command.arg(key(function, &format!("calls{level}"))?).arg("*");
         for (name, value) in fields {
             command.arg(name).arg(*value);
         }
-        Ok(command.query_async(&mut self.connection).await?)
+        let entry: String = command.query_async(&mut self.connection).await?;
+        Ok(format!("{entry}{}", level.replace(':', "-")))
     }
 
     /// Sends a call with nothing but a payload; gives its id.
@@ -166,27 +178,39 @@ impl Caller {
         Ok(redis::cmd("PTTL").arg(result_key(function, id)?).query_async(&mut self.connection).await?)
     }
 
-    /// How many entries the function's stream has, settled ones not counted: they are gone.
+    /// How many entries the function's streams have, settled ones not counted: they are gone.
     ///
     /// # Errors
     /// If Redis does not answer.
     pub async fn entries(&mut self, function: &str) -> Result<usize> {
-        Ok(redis::cmd("XLEN").arg(key(function, "calls")?).query_async(&mut self.connection).await?)
+        let mut look = redis::pipe();
+        for level in LEVELS {
+            look.cmd("XLEN").arg(key(function, &format!("calls{level}"))?);
+        }
+        let lengths: Vec<usize> = look.query_async(&mut self.connection).await?;
+        Ok(lengths.into_iter().sum())
     }
 
-    /// The function's pending entries: entry id and consumer of each. None are pending where there is no group yet.
+    /// The function's pending entries: entry id, with its level behind it, and consumer of each. None are pending where there
+    /// is no group yet.
     ///
     /// # Errors
     /// If Redis does not answer.
     pub async fn pending(&mut self, function: &str) -> Result<Vec<(String, String)>> {
-        let mut command = redis::cmd("XPENDING");
-        command.arg(key(function, "calls")?).arg(GROUP).arg("-").arg("+").arg(1000);
-        let rows: redis::RedisResult<Vec<(String, String, u64, u64)>> = command.query_async(&mut self.connection).await;
-        match rows {
-            Ok(rows) => Ok(rows.into_iter().map(|(entry, consumer, _, _)| (entry, consumer)).collect()),
-            Err(error) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
+        let mut pending = Vec::new();
+        for level in LEVELS {
+            let mut command = redis::cmd("XPENDING");
+            command.arg(key(function, &format!("calls{level}"))?).arg(GROUP).arg("-").arg("+").arg(1000);
+            let rows: redis::RedisResult<Vec<(String, String, u64, u64)>> =
+                command.query_async(&mut self.connection).await;
+            let id = |entry: String| format!("{entry}{}", level.replace(':', "-"));
+            match rows {
+                Ok(rows) => pending.extend(rows.into_iter().map(|(entry, consumer, _, _)| (id(entry), consumer))),
+                Err(error) if error.code() == Some("NOGROUP") => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(pending)
     }
 
     /// Waits until `count` entries of the function are pending: that many attempts have been taken.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use baton_broker::{LeaseKeeper, Presence, Queue, Reader, Settler, Verdict};
+use baton_broker::{LeaseKeeper, LevelsWatch, Presence, Queue, Reader, Settler, Verdict};
 use baton_engine::{Engine, EngineConfig, Tuning};
 use baton_model::{EntryId, FunctionId, HostId, HostRecord, HostState, Tenants};
 use tokio::runtime::Handle;
@@ -30,6 +30,7 @@ use crate::host::HostConfig;
 use crate::intake::{Alarm, Intake};
 use crate::keeper::Keeper;
 use crate::ledger::Ledger;
+use crate::levels::{Streams, StreamsWatch};
 use crate::loading::Loader;
 use crate::metrics::Metrics;
 use crate::nested::{Nesting, waiting_max};
@@ -343,6 +344,7 @@ impl Work {
             hand_back_after: Duration::from_secs(1),
         });
         let corridor = Corridor::start()?;
+        let streams = Arc::new(Streams::default());
 
         let mut intake = JoinSet::new();
         let mut upkeep = JoinSet::new();
@@ -377,6 +379,7 @@ impl Work {
                     catalog.clone(),
                     alarm.clone(),
                     ledger.clone(),
+                    streams.clone(),
                     tenants.clone(),
                 ),
                 flights: flights.clone(),
@@ -401,6 +404,7 @@ impl Work {
                 runner: runner.clone(),
                 settler: to_settler.clone(),
                 alarm: alarm.clone(),
+                streams: streams.clone(),
                 promoter: to_promoter.clone(),
                 lease: broker.lease,
                 roster: roster.clone(),
@@ -409,6 +413,8 @@ impl Work {
             }
             .run(stop.clone()),
         );
+        let watch = LevelsWatch::new(broker)?;
+        intake.spawn(StreamsWatch { watch, streams, alarm: alarm.clone() }.run(stop.clone()));
         intake.spawn(
             Promoter { queue: queue.clone(), inbox: due, roster, turns: HashMap::new(), trouble: trouble.clone() }
                 .run(stop.clone()),

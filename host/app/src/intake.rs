@@ -1,11 +1,11 @@
 //! The intake: which streams are asked for how much, and what makes it look up from its read.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use baton_broker::{BrokerError, Incoming, Portion, Queue, ReadEnd, Reader, ReaderWaker};
+use baton_broker::{BrokerError, Ensured, Incoming, Levels, Portion, Queue, ReadEnd, Reader, ReaderWaker};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{FunctionId, Quotas, Tenants};
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Published;
 use crate::flights::Flights;
 use crate::ledger::Ledger;
+use crate::levels::{Order, Streams};
 use crate::reading::{self, Hint, Plan};
 use crate::seats::{Seat, Seats};
 
@@ -71,6 +72,7 @@ pub(crate) struct Intake {
     catalog: Arc<Published>,
     alarm: Alarm,
     ledger: Arc<Ledger>,
+    streams: Arc<Streams>,
     tenants: watch::Receiver<Tenants>,
     changes: watch::Receiver<u64>,
     all: ReadEnd,
@@ -78,6 +80,8 @@ pub(crate) struct Intake {
     places: Vec<usize>,
     /// What is known of each of them, where there is anything to decide.
     hints: Vec<Hint>,
+    /// In which order calls of one function are read.
+    order: Order,
     /// The busy ones, which are read without the others up to a time.
     hot: ReadEnd,
     hot_until: Instant,
@@ -98,6 +102,7 @@ impl Intake {
         catalog: Arc<Published>,
         alarm: Alarm,
         ledger: Arc<Ledger>,
+        streams: Arc<Streams>,
         tenants: watch::Receiver<Tenants>,
     ) -> Self {
         let mut changes = catalog.set_changes();
@@ -108,11 +113,13 @@ impl Intake {
             catalog,
             alarm,
             ledger,
+            streams,
             tenants,
             changes,
             all: ReadEnd::default(),
             places: Vec::new(),
             hints: Vec::new(),
+            order: Order::default(),
             hot: ReadEnd::default(),
             hot_until: Instant::now(),
             lively: BTreeSet::new(),
@@ -220,9 +227,11 @@ impl Intake {
             }
             return Ok(Step::Nothing);
         }
+        let portions = self.order.by_level(&self.all, portions);
         let read = self.reader.read_portions(&self.all, &portions, block).await;
         self.ledger.bell.disarm();
         let incoming = read?;
+        self.order.note(&self.all, &portions, &incoming);
         self.note_shares(&portions, &incoming);
         Ok(Step::Read(incoming, taken))
     }
@@ -244,44 +253,93 @@ impl Intake {
     async fn renew(&mut self) -> Result<(), BrokerError> {
         let is_due = self.look_again.is_some_and(|at| at <= Instant::now());
         let is_said_anew = self.tenants.has_changed().unwrap_or(false);
-        if !self.is_in_doubt && !is_due && !is_said_anew && !self.changes.has_changed().unwrap_or(false) {
+        let is_other_set = self.changes.has_changed().unwrap_or(false);
+        if !self.is_in_doubt && !is_due && !is_said_anew && !is_other_set && !self.streams.has_news() {
             return Ok(());
         }
         self.changes.mark_unchanged();
         let catalog = self.catalog.snapshot().clone();
         let mut functions: Vec<FunctionId> = catalog.functions().cloned().collect();
-        let is_known =
-            |function: &&FunctionId| !self.is_in_doubt && self.all.functions().binary_search(function).is_ok();
+        let news = self.streams.take_news();
+        let is_known = |function: &&FunctionId| {
+            !self.is_in_doubt && self.all.functions().binary_search(function).is_ok() && !news.contains(function)
+        };
         let unsure: Vec<FunctionId> = functions.iter().filter(|function| !is_known(function)).cloned().collect();
         let ensured = self.queue.ensure_groups(&unsure).await;
-        let refused = ensured.inspect_err(|_| self.is_in_doubt = true)?;
+        let Ensured { refused, levels } = ensured.inspect_err(|_| self.is_in_doubt = true)?;
         for (function, reason) in &refused {
             let key = self.queue.keys().calls(function);
             tracing::error!(%function, reason, "its calls cannot be read; delete the key {key} or rename the function");
         }
         functions.retain(|function| refused.iter().all(|(bad, _)| bad != function));
+        let known = self.levels_of(&functions, &unsure, &levels);
         self.is_in_doubt = false;
         self.look_again = (!refused.is_empty()).then(|| Instant::now() + BLOCK);
         let quotas = |function: &FunctionId| catalog.get(function).map(|revision| revision.quotas).unwrap_or_default();
         let loaded: Vec<(FunctionId, Quotas)> = functions.iter().map(|f| (f.clone(), quotas(f))).collect();
         self.places = self.ledger.open(&loaded, &self.tenants.borrow_and_update(), now());
         self.hints = vec![Hint::default(); functions.len()];
-        self.all = ReadEnd::new(self.queue.keys(), functions);
+        self.order.renew(&known);
+        self.all = ReadEnd::of_levels(self.queue.keys(), known.clone().into_iter().collect());
+        self.streams.publish(known);
         self.hot = ReadEnd::default();
         self.lively.clear();
         Ok(())
+    }
+
+    /// Which streams each of these functions has: as is found now of those that were looked at, and as was known of the
+    /// others.
+    fn levels_of(
+        &self,
+        functions: &[FunctionId],
+        looked_at: &[FunctionId],
+        found: &[(FunctionId, Levels)],
+    ) -> BTreeMap<FunctionId, Levels> {
+        let mut known: BTreeMap<FunctionId, Levels> =
+            functions.iter().map(|function| (function.clone(), Levels::default())).collect();
+        for (place, function) in self.all.functions().iter().enumerate() {
+            known.entry(function.clone()).and_modify(|levels| *levels = self.all.levels(place));
+        }
+        let now = looked_at.iter().map(|function| (function, Levels::default()));
+        for (function, now) in now.chain(found.iter().map(|(function, levels)| (function, *levels))) {
+            known.entry(function.clone()).and_modify(|levels| *levels = now);
+        }
+        known
     }
 
     /// Reads for so many seats. Redis counts by stream, so the seats are shared out: for a while among the busy functions,
     /// then among all.
     async fn read(&mut self, seats: usize) -> Result<Vec<Incoming>, BrokerError> {
         let left = self.hot_until.saturating_duration_since(Instant::now());
+        if !self.order.is_plain() {
+            return self.read_by_level(seats, !left.is_zero()).await;
+        }
         let is_hot = !self.hot.functions().is_empty() && !left.is_zero();
         // Redis counts in milliseconds.
         let block = if is_hot { Some(left).filter(|left| *left >= Duration::from_millis(1)) } else { Some(BLOCK) };
         let from = if is_hot { &self.hot } else { &self.all };
         let share = (seats / from.functions().len()).max(1);
         let incoming = self.reader.read(from, share, block).await?;
+        self.order.note_plain(share, &incoming);
+        if !is_hot {
+            self.looked_at_all();
+        }
+        self.note_busy(&incoming, share, is_hot);
+        Ok(incoming)
+    }
+
+    /// The same without waiting, while functions with several levels have more calls than a read brings. For a while they are
+    /// read with the busy functions alone.
+    async fn read_by_level(&mut self, seats: usize, is_hot: bool) -> Result<Vec<Incoming>, BrokerError> {
+        let is_read = |place: &usize| {
+            let function = &self.all.functions()[*place];
+            !is_hot || self.order.is_crowded(function) || self.hot.functions().binary_search(function).is_ok()
+        };
+        let places: Vec<usize> = (0..self.all.functions().len()).filter(is_read).collect();
+        let share = (seats / places.len().max(1)).max(1);
+        let portions = self.order.by_level(&self.all, vec![Portion::new(places, share)]);
+        let incoming = self.reader.read_portions(&self.all, &portions, None).await?;
+        self.order.note(&self.all, &portions, &incoming);
         if !is_hot {
             self.looked_at_all();
         }
@@ -318,7 +376,7 @@ impl Intake {
             busy.extend(brought.filter(|calls| calls.len() >= share).map(|calls| calls[0].function().clone()));
         }
         if !busy.iter().eq(self.hot.functions()) {
-            self.hot = ReadEnd::new(self.queue.keys(), busy.into_iter().collect());
+            self.hot = ReadEnd::of_levels(self.queue.keys(), self.order.with_levels(busy));
         }
     }
 }

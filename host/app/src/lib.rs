@@ -24,6 +24,7 @@ mod host;
 mod intake;
 mod keeper;
 mod ledger;
+mod levels;
 mod loading;
 mod metrics;
 mod nested;

@@ -271,8 +271,7 @@ impl Nested {
             retry: RetryWish::default(),
             headers: request.headers.clone(),
             depth: self.depth + 1,
-            delay: None,
-            key: None,
+            ..SendOptions::default()
         };
         Ok((FunctionId::new(self.call.function.tenant().clone(), function), options))
     }

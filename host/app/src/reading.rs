@@ -76,15 +76,15 @@ pub(crate) fn plan(look: Look, hints: &[Hint], seats: u32, all: bool, turn: usiz
         let share = given / chosen.len();
         let (tight, roomy): (Vec<usize>, Vec<usize>) =
             chosen.into_iter().partition(|place| (functions[*place].room.calls as usize) < share);
-        let of_its_own = |place: usize| Portion { functions: vec![place], count: functions[place].room.calls as usize };
+        let of_its_own = |place: usize| Portion::new(vec![place], functions[place].room.calls as usize);
         portions.extend(tight.into_iter().map(of_its_own));
         if !roomy.is_empty() {
-            portions.push(Portion { functions: roomy, count: share });
+            portions.push(Portion::new(roomy, share));
         }
     }
     if !portions.is_empty() {
         if !quiet.is_empty() && (all || quiet.len() <= QUIET_MAX) {
-            portions.push(Portion { functions: quiet, count: 1 });
+            portions.push(Portion::new(quiet, 1));
         }
         return Plan { portions, block: None, waits_for_an_end, held };
     }
@@ -99,7 +99,7 @@ pub(crate) fn plan(look: Look, hints: &[Hint], seats: u32, all: bool, turn: usiz
     for (party, functions) in of_party.iter().enumerate().filter(|(_, functions)| **functions > 0) {
         count = count.min((rooms[party].min(share_rooms[party]) as usize / functions).max(1));
     }
-    let portions = if open.is_empty() { Vec::new() } else { vec![Portion { functions: open, count }] };
+    let portions = if open.is_empty() { Vec::new() } else { vec![Portion::new(open, count)] };
     Plan { portions, block: Some(block), waits_for_an_end, held }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn portion(functions: &[usize], count: usize) -> Portion {
-        Portion { functions: functions.to_vec(), count }
+        Portion::new(functions.to_vec(), count)
     }
 
     #[test]

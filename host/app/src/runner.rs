@@ -115,7 +115,7 @@ impl Runner {
             // It was given away while it waited.
             return;
         }
-        if delivery.call.delay.is_some() {
+        if delivery.call.delay.is_some() || delivery.is_out_of_place() {
             // It waits in Redis, and on no seat.
             return self.hand_back(delivery, Some(seat), None, settler).await;
         }

@@ -18,6 +18,7 @@ use crate::catalog::Published;
 use crate::flights::{Boarding, Flights};
 use crate::intake::Alarm;
 use crate::ledger::Ledger;
+use crate::levels::Streams;
 use crate::peers::Roster;
 use crate::promoter::Due;
 use crate::runner::{Runner, ToSettler};
@@ -52,6 +53,7 @@ pub(crate) struct Sweeper {
     pub(crate) runner: Arc<Runner>,
     pub(crate) settler: ToSettler,
     pub(crate) alarm: Alarm,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) promoter: mpsc::UnboundedSender<Due>,
     pub(crate) lease: Duration,
     /// Who is there; nothing is looked at before that is known.
@@ -182,6 +184,9 @@ impl Sweeper {
             self.presence.cut_off(&silent, Cut::Settling).await?;
             swept = self.queue.sweep(&self.host, function, plan(&silent, seats.len())).await?;
             self.board(function, &mut swept, &mut seats).await;
+        }
+        if self.streams.learn(function, swept.levels) {
+            self.alarm.waker.wake().await;
         }
         if let Some(wait) = swept.backlog.next_due {
             // The promoter outlives this task by design; a failed send means that the host is ending.

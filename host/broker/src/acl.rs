@@ -1,6 +1,6 @@
 //! The Redis user of a tenant: what Redis itself lets it do.
 
-use baton_model::{Digest, Name};
+use baton_model::{Digest, Name, Priority};
 
 use crate::keys::Keys;
 
@@ -11,9 +11,10 @@ use crate::keys::Keys;
 /// The line is for Redis 7 or later, and makes the user anew: what it was allowed before is gone.
 #[must_use]
 pub fn tenant_acl(keys: &Keys, tenant: &Name, user: &str, password: Digest) -> String {
-    let (calls, results, replies) = (keys.calls_of(tenant), keys.results_of(tenant), keys.replies_of(tenant));
+    let calls = Priority::ALL.map(|level| format!("%W~{}", keys.calls_of(tenant, level))).join(" ");
+    let (results, replies) = (keys.results_of(tenant), keys.replies_of(tenant));
     format!(
-        "ACL SETUSER {user} reset on #{password} %W~{calls} %R~{results} &{replies} \
+        "ACL SETUSER {user} reset on #{password} {calls} %R~{results} &{replies} \
          +xadd +get +subscribe +unsubscribe +psubscribe +punsubscribe +ping"
     )
 }

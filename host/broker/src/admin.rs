@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId};
+use baton_model::{CallId, FunctionId, Priority};
 use redis::{Value, cmd};
 use serde::Serialize;
 
@@ -92,28 +92,29 @@ impl Admin {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn depth(&self, function: &FunctionId) -> Result<QueueDepth, BrokerError> {
-        let calls = self.keys.calls(function);
         let mut look = redis::pipe();
-        look.cmd("XLEN").arg(&calls);
-        look.cmd("XPENDING").arg(&calls).arg(GROUP);
+        for calls in self.streams_of(function) {
+            look.cmd("XLEN").arg(&calls);
+            look.cmd("XPENDING").arg(&calls).arg(GROUP);
+        }
         look.cmd("ZCARD").arg(self.keys.delayed(function));
         look.cmd("XLEN").arg(self.keys.dead(function));
         let answers = self.link.run_all(&look).await?;
-        let number = |value: Option<&Value>| match value {
-            Some(Value::Int(n)) => u64::try_from(*n).unwrap_or(0),
-            _ => 0,
+        let Some((streams, rest)) = answers.split_at_checked(2 * Priority::ALL.len()) else {
+            return Err(BrokerError::shape("XLEN", &answers));
         };
-        let pending = match answers.get(1) {
-            Some(Value::Array(summary)) => number(summary.first()),
-            // A stream without a group: no host has had this function yet.
-            _ => 0,
-        };
+        let pending = pending_in(streams);
         Ok(QueueDepth {
-            queued: number(answers.first()).saturating_sub(pending),
+            queued: entries_in(streams).saturating_sub(pending),
             pending,
-            delayed: number(answers.get(2)),
-            dead: number(answers.get(3)),
+            delayed: rest.first().map_or(0, count),
+            dead: rest.get(1).map_or(0, count),
         })
+    }
+
+    /// The call streams that a function can have.
+    fn streams_of(&self, function: &FunctionId) -> [String; 3] {
+        Priority::ALL.map(|level| self.keys.calls_at(function, level))
     }
 
     /// The work of each of these functions, in order, in one round trip. None where Redis refuses to look: something else
@@ -141,31 +142,30 @@ impl Admin {
     pub async fn queue_sizes(&self, functions: &[FunctionId]) -> Result<Vec<QueueSize>, BrokerError> {
         let mut look = redis::pipe();
         for function in functions {
-            let (calls, delayed) = (self.keys.calls(function), self.keys.delayed(function));
-            look.cmd("XLEN").arg(&calls);
-            look.cmd("XPENDING").arg(&calls).arg(GROUP);
-            look.cmd("ZCARD").arg(&delayed);
-            look.cmd("MEMORY").arg("USAGE").arg(&calls);
-            look.cmd("MEMORY").arg("USAGE").arg(&delayed);
+            for calls in self.streams_of(function) {
+                look.cmd("XLEN").arg(&calls);
+                look.cmd("XPENDING").arg(&calls).arg(GROUP);
+            }
+            look.cmd("ZCARD").arg(self.keys.delayed(function));
+            self.ask_bytes(&mut look, function);
         }
         let answers = self.link.run_all(&look).await?;
-        let number = |value: &Value| match value {
-            Value::Int(n) => u64::try_from(*n).unwrap_or(0),
-            _ => 0,
+        let size = |answers: &[Value]| {
+            let (streams, rest) = answers.split_at_checked(2 * Priority::ALL.len())?;
+            let (delayed, bytes) = rest.split_first()?;
+            let calls = entries_in(streams).saturating_sub(pending_in(streams)) + count(delayed);
+            Some(QueueSize { calls, bytes: bytes.iter().map(count).sum() })
         };
-        let size = |answers: &[Value]| match answers {
-            [length, pending, delayed, streams, sets] => {
-                let pending = match pending {
-                    Value::Array(summary) => summary.first().map_or(0, number),
-                    // A stream without a group: no host has had this function yet.
-                    _ => 0,
-                };
-                let calls = number(length).saturating_sub(pending) + number(delayed);
-                QueueSize { calls, bytes: number(streams) + number(sets) }
-            }
-            _ => QueueSize::default(),
-        };
-        Ok(answers.chunks(5).map(size).collect())
+        let each = 3 * Priority::ALL.len() + 2;
+        Ok(answers.chunks(each).map(|answers| size(answers).unwrap_or_default()).collect())
+    }
+
+    /// Asks for the bytes of the call streams and of the delayed calls.
+    fn ask_bytes(&self, look: &mut redis::Pipeline, function: &FunctionId) {
+        for calls in self.streams_of(function) {
+            look.cmd("MEMORY").arg("USAGE").arg(calls);
+        }
+        look.cmd("MEMORY").arg("USAGE").arg(self.keys.delayed(function));
     }
 
     /// How many bytes the queues of these functions take in Redis, as it counts them: calls that hosts hold and those that
@@ -176,15 +176,9 @@ impl Admin {
     pub async fn queue_bytes(&self, functions: &[FunctionId]) -> Result<u64, BrokerError> {
         let mut look = redis::pipe();
         for function in functions {
-            look.cmd("MEMORY").arg("USAGE").arg(self.keys.calls(function));
-            look.cmd("MEMORY").arg("USAGE").arg(self.keys.delayed(function));
+            self.ask_bytes(&mut look, function);
         }
-        let answers = self.link.run_all(&look).await?;
-        let bytes = |answer: &Value| match answer {
-            Value::Int(bytes) => u64::try_from(*bytes).unwrap_or(0),
-            _ => 0,
-        };
-        Ok(answers.iter().map(bytes).sum())
+        Ok(self.link.run_all(&look).await?.iter().map(count).sum())
     }
 
     /// The functions among `candidates` that have a result for `id`.
@@ -203,6 +197,28 @@ impl Admin {
         let pairs = candidates.iter().zip(answers);
         Ok(pairs.filter(|(_, answer)| *answer == Value::Int(1)).map(|(function, _)| function.clone()).collect())
     }
+}
+
+/// A number; what Redis refuses counts as none.
+fn count(answer: &Value) -> u64 {
+    match answer {
+        Value::Int(n) => u64::try_from(*n).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// How many entries streams have, by what was answered to a length and a pending list of each.
+fn entries_in(answers: &[Value]) -> u64 {
+    answers.iter().step_by(2).map(count).sum()
+}
+
+/// How many of them hosts hold. A stream without a group: no host has had it yet.
+fn pending_in(answers: &[Value]) -> u64 {
+    let pending = |answer: &Value| match answer {
+        Value::Array(summary) => summary.first().map_or(0, count),
+        _ => 0,
+    };
+    answers.iter().skip(1).step_by(2).map(pending).sum()
 }
 
 fn looked(answer: &Value) -> Option<QueueLook> {

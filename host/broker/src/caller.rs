@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_model::{CallId, FunctionId, OrderKey, ReplyTo, ResultDocument, RetryWish};
+use baton_model::{CallId, EntryId, FunctionId, OrderKey, Priority, ReplyTo, ResultDocument, RetryWish};
 use bytes::Bytes;
 use redis::aio::PubSubSink;
 use redis::{Cmd, Value, cmd};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use self::waiting::{Place, Waiting, hear};
 use crate::BrokerError;
+use crate::entry::entry_as_call_id;
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
@@ -44,6 +45,8 @@ pub struct SendOptions {
     pub media_type: Option<String>,
     /// Calls of the function with the same key run one after another.
     pub key: Option<OrderKey>,
+    /// How urgent the call is beside the other calls of the function.
+    pub priority: Priority,
     /// When the answer stops being of use, in Unix milliseconds.
     pub deadline_ms: Option<u64>,
     /// W3C Trace Context.
@@ -291,7 +294,8 @@ impl Caller {
         }
         if let Some(id) = &options.id {
             let mut call = self.accept.call(3);
-            call.arg(self.keys.calls(function)).arg(self.keys.result(function, id)).arg(self.keys.mark(function, id));
+            call.arg(self.keys.calls_at(function, options.priority)).arg(self.keys.result(function, id));
+            call.arg(self.keys.mark(function, id));
             call.arg(MARK_LASTS_MS);
             self.fields(&mut call, function, payload, options, Some(id), reply)?;
             match self.accept.run(&self.link, &call).await {
@@ -315,7 +319,7 @@ impl Caller {
         reply: Option<&ReplyTo>,
     ) -> Result<Cmd, BrokerError> {
         let mut add = cmd("XADD");
-        add.arg(self.keys.calls(function)).arg("*");
+        add.arg(self.keys.calls_at(function, options.priority)).arg("*");
         self.fields(&mut add, function, payload, options, options.id.as_ref(), reply)?;
         Ok(add)
     }
@@ -364,6 +368,9 @@ impl Caller {
         }
         if let Some(key) = &options.key {
             add.arg("key").arg(key.as_str());
+        }
+        if !options.priority.is_normal() {
+            add.arg("priority").arg(options.priority.as_str());
         }
         if let Some(deadline) = options.deadline_ms {
             add.arg("deadline").arg(deadline);
@@ -438,9 +445,10 @@ impl Caller {
 /// The id of a call that was added, by the answer to its `XADD`.
 fn id_of(options: &SendOptions, answer: &Value) -> Result<CallId, BrokerError> {
     let Value::BulkString(entry) = answer else { return Err(BrokerError::shape("XADD", answer)) };
-    let entry = std::str::from_utf8(entry).ok().and_then(CallId::parse);
+    let entry = std::str::from_utf8(entry).ok().and_then(EntryId::parse);
     let entry = entry.ok_or_else(|| BrokerError::shape("XADD", answer))?;
-    Ok(options.id.clone().unwrap_or(entry))
+    let named = || entry_as_call_id(entry.of_level(options.priority));
+    Ok(options.id.clone().unwrap_or_else(named))
 }
 
 /// What stands under the key of a result.

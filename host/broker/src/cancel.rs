@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use baton_model::{CallId, CancelSeen, CancelStep, Cancelling, EntryId, FunctionId, ResultDocument, Status, Tenants};
+use baton_model::{
+    CallId, CancelSeen, CancelStep, Cancelling, EntryId, FunctionId, Priority, ResultDocument, Status, Tenants,
+};
 use bytes::Bytes;
 use redis::{Value, cmd};
 use tokio::sync::watch;
@@ -18,7 +20,7 @@ use crate::meter::Role;
 use crate::script::Lua;
 use crate::{BrokerError, Cut, Presence};
 
-/// The most entries, and the most delayed calls, among which a call is searched for by its own id.
+/// The most entries of each level, and the most delayed calls, among which a call is searched for by its own id.
 const SEARCH_MAX: usize = 10_000;
 /// The most that one script run looks at, payloads and all: of the largest, Redis is held for a tenth of a second.
 const STEP: usize = 16;
@@ -132,7 +134,7 @@ impl Cancel {
         }
     }
 
-    /// One look wherever a call can be: as the entry that it is named after, in the stream, among the delayed.
+    /// One look wherever a call can be: as the entry that it is named after, in the streams, among the delayed.
     async fn look(&self, function: &FunctionId, id: &CallId, taken_from: &str) -> Result<Answer, BrokerError> {
         let mut last = Answer::Nowhere;
         let named = match EntryId::parse(id.as_str()) {
@@ -144,10 +146,11 @@ impl Cancel {
             },
         };
         if let Some(entry) = named {
-            let entry = entry.to_string();
-            last = self.step(&self.stream, function, id, taken_from, (&entry, &entry), 1).await?;
+            let (level, entry) = (entry.level(), entry.in_stream());
+            last = self.step((&self.stream, level), function, id, taken_from, (&entry, &entry), 1).await?;
         }
-        for (script, start) in [(&self.stream, "-"), (&self.delayed, "0")] {
+        let streams = Priority::ALL.map(|level| ((&self.stream, level), "-"));
+        for (script, start) in streams.into_iter().chain([((&self.delayed, Priority::Normal), "0")]) {
             let mut from = start.to_owned();
             for _ in 0..SEARCH_MAX / STEP {
                 if matches!(last, Answer::Ended(_) | Answer::Held { .. }) {
@@ -166,7 +169,7 @@ impl Cancel {
 
     async fn step(
         &self,
-        script: &Lua,
+        (script, level): (&Lua, Priority),
         function: &FunctionId,
         id: &CallId,
         taken_from: &str,
@@ -176,7 +179,7 @@ impl Cancel {
         let own_replies_only = self.own_replies_only || self.tenants.borrow().of(function.tenant()).own_replies_only;
         let replies = if own_replies_only { format!("{}.", function.tenant()) } else { String::new() };
         let mut call = script.call(7);
-        call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
         call.arg(self.keys.delayed(function)).arg(self.keys.result(function, id));
         call.arg(self.keys.mark(function, id));
         call.arg(self.keys.turns(function)).arg(self.keys.line(function));

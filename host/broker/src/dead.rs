@@ -122,7 +122,8 @@ impl DeadLetters {
     /// Any [`BrokerError`].
     pub async fn find(&self, function: &FunctionId, id: &str) -> Result<Option<LetterSummary>, BrokerError> {
         let all = LetterFilter::default();
-        if let Some(letter) = EntryId::parse(id) {
+        // A letter has no level; the id of a call may have.
+        if let Some(letter) = EntryId::parse(id).filter(|letter| letter.level().is_normal()) {
             let mut walk = Walk::new(&all, Order::OldestFirst, None).only(letter);
             if let Some(found) = self.step(function, &mut walk).await?.pop() {
                 return Ok(Some(found));

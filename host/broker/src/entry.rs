@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_model::{
-    ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, PastAttempt, ReplyTo, RetryWish,
-    Tenants, delay_of, is_own_reply,
+    ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, PRIORITY_RULE, PastAttempt,
+    Priority, ReplyTo, RetryWish, Tenants, delay_of, is_own_reply,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -100,6 +100,7 @@ struct Fields {
     tracestate: Option<String>,
     version: Option<()>,
     key: Option<OrderKey>,
+    priority: Option<Priority>,
     delay: Option<Duration>,
     attempt: Option<u32>,
     spent: Option<u32>,
@@ -176,6 +177,8 @@ pub(crate) fn read(
         tracestate: read.tracestate,
         headers: read.headers,
         key: read.key,
+        // The stream says it of a call that does not say it itself.
+        priority: read.priority.unwrap_or(entry.level()),
         delay: delay_of(read.delay, read.accepted_ms.is_some(), read.deadline_ms.map(left)),
         attempt: read.attempt.unwrap_or(1),
         spent: read.spent.unwrap_or(0),
@@ -218,6 +221,7 @@ impl Fields {
             ),
             "tracestate" => once(name, &mut self.tracestate, value),
             "key" => once(name, &mut self.key, parsed(name, OrderKey::parse(&value), ID_RULE)?),
+            "priority" => once(name, &mut self.priority, parsed(name, value.parse().ok(), PRIORITY_RULE)?),
             "delay" => once(name, &mut self.delay, parsed(name, delay(&value), DELAY_RULE)?),
             "v" => once(name, &mut self.version, parsed(name, (value == "1").then_some(()), "`1`")?),
             "attempt" => {
@@ -248,8 +252,8 @@ impl Fields {
             }
             header if header.starts_with("x-") || header.starts_with(OF_EVENTS) => self.take_header(header, value),
             unknown => Err(format!(
-                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, traceparent, tracestate, attempts_max, \
-                 backoff_base_ms, backoff_max_ms, retry_on, v, x-… and ce-… fields",
+                "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, priority, traceparent, tracestate, \
+                 attempts_max, backoff_base_ms, backoff_max_ms, retry_on, v, x-… and ce-… fields",
                 shortened(unknown)
             )),
         }
@@ -432,6 +436,23 @@ mod tests {
     }
 
     #[test]
+    fn a_call_has_the_level_that_it_says_or_else_that_of_its_stream() {
+        let level_in = |stream: Priority, fields: RawFields<'_>| {
+            let entry = EntryId::parse("5-0").unwrap().of_level(stream);
+            let flat = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect();
+            let rule = Rule { payload_bytes_max: 16, own_replies_only: false, seal: &Seal::default() };
+            let call = read(&"default/echo".parse().unwrap(), entry, flat, rule).unwrap();
+            (call.priority, call.id.to_string())
+        };
+        let plain: RawFields<'_> = &[("payload", b"")];
+        assert_eq!(level_in(Priority::Normal, plain), (Priority::Normal, "5-0".to_owned()));
+        assert_eq!(level_in(Priority::High, plain), (Priority::High, "5-0-high".to_owned()), "another call than 5-0");
+        let low: RawFields<'_> = &[("payload", b""), ("priority", b"low"), ("id", b"mine")];
+        assert_eq!(level_in(Priority::Normal, low), (Priority::Low, "mine".to_owned()));
+        assert_eq!(level_in(Priority::High, low).0, Priority::Low);
+    }
+
+    #[test]
     fn a_call_waits_until_a_host_has_put_it_back() {
         let delay = |more: (&'static str, &'static [u8])| {
             read_fields(&[("payload", b""), ("delay", b"1500"), more]).unwrap().delay
@@ -454,6 +475,8 @@ mod tests {
             (&[("payload", b""), ("deadline", b"soon")], "`deadline` must be"),
             (&[("payload", b""), ("delay", b"5s")], "`delay` must be"),
             (&[("payload", b""), ("delay", b"99999999999")], "`delay` must be"),
+            (&[("payload", b""), ("priority", b"urgent")], "`priority` must be `high`, `normal` or `low`"),
+            (&[("payload", b""), ("priority", b"low"), ("priority", b"low")], "`priority` is there twice"),
             (&[("payload", b""), ("v", b"2")], "`v` must be `1`"),
             (&[("payload", b""), ("type", b"json")], "`type` must be"),
             (&[("payload", b""), ("traceparent", b"00-xyz")], "`traceparent` must be"),

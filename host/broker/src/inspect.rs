@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use baton_model::{CallId, EntryId, FunctionId, HostId, ResultDocument, Room, RunningCall, RunningState};
+use baton_model::{CallId, EntryId, FunctionId, HostId, Priority, ResultDocument, Room, RunningCall, RunningState};
 use bytes::Bytes;
 use redis::{Value, cmd};
 
@@ -17,7 +17,7 @@ use crate::link::{BrokerConfig, Link};
 use crate::script::Lua;
 use crate::standing::Word;
 
-/// The most entries, and the most delayed calls, among which a call is searched for by its own id.
+/// The most entries of each level, and the most delayed calls, among which a call is searched for by its own id.
 const SEARCH_MAX: usize = 10_000;
 /// The most that one script run looks at, payloads and all: of the largest, Redis is held for a tenth of a second.
 const STEP: usize = 16;
@@ -66,6 +66,8 @@ pub struct CallFacts {
     pub queued_ms: Option<u64>,
     /// Its deadline, in Unix milliseconds.
     pub deadline_ms: Option<u64>,
+    /// How urgent it is: that of its stream, for that is how it is read.
+    pub priority: Priority,
 }
 
 /// What a script says of one entry: everything that it could find out in one step.
@@ -119,7 +121,8 @@ impl Inspect {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn has_stream(&self, function: &FunctionId) -> Result<bool, BrokerError> {
-        Ok(self.link.run(cmd("EXISTS").arg(self.keys.calls(function))).await? == Value::Int(1))
+        let streams = Priority::ALL.map(|level| self.keys.calls_at(function, level));
+        Ok(self.link.run(cmd("EXISTS").arg(&streams)).await? != Value::Int(0))
     }
 
     /// Where the call stands. None if there is no such call, if its result has expired, or if more than 10,000 calls
@@ -191,19 +194,20 @@ impl Inspect {
         let answers = ask(&self.link, &self.keys, hosts).await?;
         let mut running = answers.calls;
         running.retain(|call| functions.contains(&call.function));
-        for function in functions {
+        for (function, level) in functions.iter().flat_map(|f| Priority::ALL.map(|level| (f, level))) {
             let room = count_max.saturating_sub(running.len()).min(ROWS);
             if room == 0 {
                 break;
             }
             let mut call = self.pending.call(2);
-            call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(room);
+            call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+            call.arg(GROUP).arg(room);
             let rows = match self.pending.run(&self.link, &call).await? {
                 Value::Array(rows) => rows,
                 other => return Err(BrokerError::shape("the pending list", &other)),
             };
             for row in rows {
-                let call = Found::read(row)?.running(function);
+                let call = Found::read(level, row)?.running(function);
                 running.extend(call.filter(|call| !answers.hosts.contains(&call.host)));
             }
         }
@@ -221,8 +225,8 @@ impl Inspect {
             return Ok(counts);
         }
         let mut look = redis::pipe();
-        for function in functions {
-            look.cmd("XPENDING").arg(self.keys.calls(function)).arg(GROUP);
+        for (function, level) in functions.iter().flat_map(|f| Priority::ALL.map(|level| (f, level))) {
+            look.cmd("XPENDING").arg(self.keys.calls_at(function, level)).arg(GROUP);
         }
         let answers = match self.link.run_all(&look).await {
             // The connection may have been closed while it was idle.
@@ -251,7 +255,7 @@ impl Inspect {
         }
     }
 
-    /// The call as an entry of the stream: the one that it is named after, or the one that bears its id.
+    /// The call as an entry of one of the streams: the one that it is named after, or the one that bears its id.
     async fn entry(&self, function: &FunctionId, id: &CallId) -> Result<Option<Found>, BrokerError> {
         // One with an id of its own has a mark that says as which entry it was accepted, if a door of ours accepted it.
         let named = match EntryId::parse(id.as_str()) {
@@ -260,28 +264,45 @@ impl Inspect {
         };
         if let Some(entry) = named {
             let mut call = self.entry.call(2);
-            call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(entry.to_string());
+            let level = entry.level();
+            call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+            call.arg(GROUP).arg(entry.in_stream());
             if let Value::Array(mut found) = self.entry.run(&self.link, &call).await?
                 && let Some(row) = found.pop()
             {
-                let found = Found::read(row)?;
+                let found = Found::read(level, row)?;
                 // An entry with an id of its own is another call, whatever its entry is called.
                 if found.id.is_none() || found.id.as_ref() == Some(id) {
                     return Ok(Some(found));
                 }
             }
         }
+        for level in Priority::ALL {
+            if let Some(found) = self.search_at(function, level, id).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry that bears this id in the stream of this level.
+    async fn search_at(
+        &self,
+        function: &FunctionId,
+        level: Priority,
+        id: &CallId,
+    ) -> Result<Option<Found>, BrokerError> {
         let mut from = "-".to_owned();
         for _ in 0..SEARCH_MAX / STEP {
             let mut call = self.search.call(2);
-            call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
+            call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
             call.arg(GROUP).arg(id.as_str()).arg(&from).arg(STEP);
             let answer = self.search.run(&self.link, &call).await?;
             let Value::Array(parts) = answer else { return Err(BrokerError::shape("a search", &answer)) };
             let mut parts = parts.into_iter();
             let next: String = parts.next().and_then(|next| redis::from_redis_value(next).ok()).unwrap_or_default();
             if let Some(row) = parts.next() {
-                return Found::read(row).map(Some);
+                return Found::read(level, row).map(Some);
             }
             if next.is_empty() {
                 break;
@@ -350,10 +371,15 @@ impl Inspect {
             let Value::Array(parts) = &answer else { return Err(BrokerError::shape("a search", &answer)) };
             let Some(Value::Int(count)) = parts.first() else { return Err(BrokerError::shape("a search", &answer)) };
             looked_at += usize::try_from(*count).unwrap_or(0);
-            if let [_, attempt, due, accepted, deadline] = &parts[..] {
+            if let [_, attempt, due, accepted, deadline, level] = &parts[..] {
                 let due_ms: f64 = redis::from_redis_value_ref(due).unwrap_or(0.0);
                 let state = CallState::Delayed { attempt: number(attempt).unwrap_or(1), due_ms: due_ms as u64 };
-                let facts = CallFacts { accepted_ms: number(accepted), queued_ms: None, deadline_ms: number(deadline) };
+                let facts = CallFacts {
+                    accepted_ms: number(accepted),
+                    queued_ms: None,
+                    deadline_ms: number(deadline),
+                    priority: text(level).and_then(|level| level.parse().ok()).unwrap_or_default(),
+                };
                 return Ok((looked_at, Some((state, facts))));
             }
             if usize::try_from(*count).unwrap_or(0) < STEP {
@@ -368,14 +394,14 @@ impl Inspect {
 type Summary = (u64, Option<String>, Option<String>, Option<Vec<(String, String)>>);
 
 impl Found {
-    fn read(row: Value) -> Result<Self, BrokerError> {
+    fn read(level: Priority, row: Value) -> Result<Self, BrokerError> {
         let parts = match row {
             Value::Array(parts) => <[Value; 8]>::try_from(parts),
             other => return Err(BrokerError::shape("an entry's description", &other)),
         };
         let parts = parts.map_err(|parts| BrokerError::shape("an entry's description", &parts))?;
         let entry = text(&parts[0]).and_then(EntryId::parse);
-        let entry = entry.ok_or_else(|| BrokerError::shape("an entry's description", &parts[0]))?;
+        let entry = entry.ok_or_else(|| BrokerError::shape("an entry's description", &parts[0]))?.of_level(level);
         let attempt: u32 = number(&parts[2]).unwrap_or(1);
         let claims: u32 = number(&parts[4]).unwrap_or(0);
         let holder = text(&parts[5]).and_then(HostId::parse);
@@ -391,7 +417,8 @@ impl Found {
 
     fn facts(&self) -> CallFacts {
         let accepted_ms = Some(self.accepted_ms.unwrap_or_else(|| self.entry.ms()));
-        CallFacts { accepted_ms, queued_ms: Some(self.entry.ms()), deadline_ms: self.deadline_ms }
+        let (queued_ms, priority) = (Some(self.entry.ms()), self.entry.level());
+        CallFacts { accepted_ms, queued_ms, deadline_ms: self.deadline_ms, priority }
     }
 
     fn state(self) -> CallState {

@@ -3,7 +3,7 @@
 //! All keys of one function share the hash tag `{tenant/function}`, so that one script can touch them in Redis Cluster.
 //! A name has no brace, colon or slash in it, so a tenant cannot reach another's keys by choosing a name.
 
-use baton_model::{Bucket, CallId, FunctionId, HostId, Name, ReplyTo};
+use baton_model::{Bucket, CallId, FunctionId, HostId, Name, Priority, ReplyTo};
 
 /// The consumer group of all hosts.
 pub(crate) const GROUP: &str = "hosts";
@@ -49,10 +49,15 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// The stream of calls that are to be done.
+    /// The stream of calls that are to be done, but for those of other levels than the normal one.
     #[must_use]
     pub fn calls(&self, function: &FunctionId) -> String {
         format!("{}:{{{function}}}:calls", self.prefix)
+    }
+
+    /// The stream of calls of this level that are to be done.
+    pub(crate) fn calls_at(&self, function: &FunctionId, level: Priority) -> String {
+        of_level(self.calls(function), level)
     }
 
     /// The terminal result of one call.
@@ -98,6 +103,11 @@ impl Keys {
     #[must_use]
     pub fn claims(&self, function: &FunctionId) -> String {
         format!("{}:{{{function}}}:claims", self.prefix)
+    }
+
+    /// The same for entries of the stream of this level.
+    pub(crate) fn claims_at(&self, function: &FunctionId, level: Priority) -> String {
+        of_level(self.claims(function), level)
     }
 
     /// What a bucket holds. The bucket's name comes last, so that no name of one makes the key of another. All buckets
@@ -195,9 +205,9 @@ impl Keys {
         format!("{}:worker:health:*", self.prefix)
     }
 
-    /// A pattern that every call stream of a tenant matches, and no key of another's.
-    pub(crate) fn calls_of(&self, tenant: &Name) -> String {
-        format!("{}:{{{tenant}/*}}:calls", self.prefix)
+    /// A pattern that every call stream of a tenant for calls of this level matches, and no key of another's.
+    pub(crate) fn calls_of(&self, tenant: &Name, level: Priority) -> String {
+        of_level(format!("{}:{{{tenant}/*}}:calls", self.prefix), level)
     }
 
     /// A pattern that every result of a tenant matches, and no key of another's.
@@ -210,16 +220,30 @@ impl Keys {
         format!("{}:reply:{tenant}.*", self.prefix)
     }
 
-    /// A pattern that every call stream matches.
+    /// A pattern that every call stream matches, of whatever level.
     pub(crate) fn calls_pattern(&self) -> String {
-        format!("{}:{{*}}:calls", self.prefix)
+        format!("{}:{{*}}:calls*", self.prefix)
     }
 
-    /// The function whose call stream this is. None if the key is no call stream.
+    /// The function whose call stream this is, of whatever level. None if the key is no call stream.
     pub(crate) fn function_of_calls(&self, key: &str) -> Option<FunctionId> {
         let rest = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
-        rest.strip_suffix("}:calls")?.parse().ok()
+        let (function, level) = rest.split_once("}:calls")?;
+        let is_level = |level: &str| level.parse().is_ok_and(|level: Priority| !level.is_normal());
+        let is_stream = level.is_empty() || level.strip_prefix(':').is_some_and(is_level);
+        function.parse().ok().filter(|_| is_stream)
     }
+}
+
+fn of_level(mut key: String, level: Priority) -> String {
+    match level {
+        Priority::Normal => {}
+        Priority::High | Priority::Low => {
+            key.push(':');
+            key.push_str(level.as_str());
+        }
+    }
+    key
 }
 
 #[cfg(test)]
@@ -240,8 +264,14 @@ mod tests {
         assert_eq!(keys.reply_channel(&ReplyTo::parse("me").unwrap()), "baton:reply:me");
         assert_eq!(keys.notice_channel(Notice::Ready, &function), "baton:function:ready:resize:acme");
         assert_eq!(keys.notice_channel(Notice::Health, &function), "baton:worker:health:resize:acme");
-        assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls"), Some(function));
-        assert_eq!(keys.function_of_calls("baton:{acme/resize}:dead"), None);
+        assert_eq!(keys.calls_at(&function, Priority::Normal), "baton:{acme/resize}:calls");
+        assert_eq!(keys.calls_at(&function, Priority::High), "baton:{acme/resize}:calls:high");
+        assert_eq!(keys.claims_at(&function, Priority::Low), "baton:{acme/resize}:claims:low");
+        assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls"), Some(function.clone()));
+        assert_eq!(keys.function_of_calls("baton:{acme/resize}:calls:low"), Some(function));
+        for other in ["dead", "calls:normal", "calls:", "callsign"] {
+            assert_eq!(keys.function_of_calls(&format!("baton:{{acme/resize}}:{other}")), None, "{other}");
+        }
         let mut bucket = Bucket { tenant: Name::parse("acme").unwrap(), owner: None, name: "a:b".into() };
         assert_eq!(keys.bucket(&bucket), "baton:{acme}:kv::a:b");
         bucket.owner = Some(Name::parse("resize").unwrap());

@@ -1,6 +1,6 @@
 //! Keeping leases: the entries of long calls are renewed, on a connection that nothing else delays.
 
-use baton_model::{FunctionId, HostId, Lease};
+use baton_model::{FunctionId, HostId, Lease, Priority};
 use redis::Value;
 
 use crate::BrokerError;
@@ -41,17 +41,28 @@ impl LeaseKeeper {
     /// # Errors
     /// Any [`BrokerError`]; whether the leases were renewed is then unknown, and it may be tried again.
     pub async fn renew(&self, function: &FunctionId, leases: &[Lease]) -> Result<Vec<Renewal>, BrokerError> {
-        let mut call = self.renew.call(2);
-        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(self.host.as_str());
-        for lease in leases {
-            call.arg(lease.entry.to_string()).arg(lease.claims);
+        let mut renewals = vec![Renewal::Lost; leases.len()];
+        for level in Priority::ALL {
+            let of_level = |(_, lease): &(usize, &Lease)| lease.entry.level() == level;
+            let (places, leases): (Vec<usize>, Vec<&Lease>) = leases.iter().enumerate().filter(of_level).unzip();
+            if leases.is_empty() {
+                continue;
+            }
+            let mut call = self.renew.call(2);
+            call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+            call.arg(GROUP).arg(self.host.as_str());
+            for lease in &leases {
+                call.arg(lease.entry.in_stream()).arg(lease.claims);
+            }
+            match self.renew.run(&self.link, &call).await? {
+                Value::Array(answers) if answers.len() == leases.len() => {
+                    for (place, answer) in places.into_iter().zip(answers) {
+                        renewals[place] = if answer == Value::Int(1) { Renewal::Kept } else { Renewal::Lost };
+                    }
+                }
+                other => return Err(BrokerError::shape("renew.lua", &other)),
+            }
         }
-        match self.renew.run(&self.link, &call).await? {
-            Value::Array(answers) if answers.len() == leases.len() => Ok(answers
-                .iter()
-                .map(|answer| if *answer == Value::Int(1) { Renewal::Kept } else { Renewal::Lost })
-                .collect()),
-            other => Err(BrokerError::shape("renew.lua", &other)),
-        }
+        Ok(renewals)
     }
 }

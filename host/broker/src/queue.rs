@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{EntryId, FunctionId, HostId, LATE_MAX, Lease, Missed, Schedule};
+use baton_model::{EntryId, FunctionId, HostId, LATE_MAX, Lease, Missed, Priority, Schedule};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
 use crate::entry::Rules;
 use crate::keys::{GROUP, Keys, Notice};
+use crate::levels::Levels;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::reader::{Delivery, Incoming, parse_entry};
@@ -39,6 +40,17 @@ pub struct Swept {
     pub mine_left: usize,
     /// How many entries of gone hosts are left to other hosts.
     pub others_left: usize,
+    /// Which call streams the function has; all of them were looked at.
+    pub levels: Levels,
+}
+
+/// What was found of functions whose consumer groups were made sure of.
+#[derive(Debug, Default)]
+pub struct Ensured {
+    /// Those for which Redis refuses that, with its reason.
+    pub refused: Vec<(FunctionId, String)>,
+    /// Those that have more call streams than one.
+    pub levels: Vec<(FunctionId, Levels)>,
 }
 
 /// What a sweep goes by.
@@ -63,6 +75,14 @@ pub struct Backlog {
     pub next_lapse: Option<Duration>,
     /// When the first delayed call is due; none if none waits.
     pub next_due: Option<Duration>,
+}
+
+impl Backlog {
+    /// What is to be attended to of both.
+    fn and(self, other: Self) -> Self {
+        let sooner = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
+        Self { next_lapse: sooner(self.next_lapse, other.next_lapse), next_due: sooner(self.next_due, other.next_due) }
+    }
 }
 
 /// What Redis says of a schedule.
@@ -157,18 +177,18 @@ impl Queue {
         if self.seal.is_known() { Ok(()) } else { self.seal.learn(&self.link, &self.keys).await }
     }
 
-    /// Makes the consumer group of each function, from the start of its stream on, where it is missing. Returns the
-    /// functions for which Redis refuses that, with its reason: something else stands under the key of their stream,
-    /// and a read that asked for it would fail for all.
+    /// Makes the consumer groups of each function, from the start of its streams on, where they are missing. Tells which
+    /// streams each has, and of which functions Redis refuses it: something else stands under the key of their stream, and
+    /// a read that asked for it would fail for all.
     ///
     /// # Errors
     /// Any other [`BrokerError`]; some groups may have been made.
-    pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<Vec<(FunctionId, String)>, BrokerError> {
+    pub async fn ensure_groups(&self, functions: &[FunctionId]) -> Result<Ensured, BrokerError> {
         if !functions.is_empty() {
             // Where groups are missing, all may have been, and other hosts have made a new one.
             self.seal.learn(&self.link, &self.keys).await?;
         }
-        let mut refused = Vec::new();
+        let mut ensured = Ensured::default();
         for page in functions.chunks(PAGE) {
             let mut make = redis::pipe();
             make.add_command(self.ensure.load());
@@ -179,13 +199,38 @@ impl Queue {
             let answers = self.link.run_all(&make).await?.into_iter().skip(1);
             for (function, answer) in page.iter().zip(answers) {
                 match answer.extract_error().map_err(BrokerError::from) {
-                    Ok(_) => {}
-                    Err(BrokerError::Refused(reason)) => refused.push((function.clone(), reason)),
+                    Ok(Value::Int(0)) => {}
+                    Ok(Value::Int(levels)) => ensured.levels.push((function.clone(), Levels::of_number(levels))),
+                    Ok(other) => return Err(BrokerError::shape("ensure.lua", &other)),
+                    Err(BrokerError::Refused(reason)) => ensured.refused.push((function.clone(), reason)),
                     Err(other) => return Err(other),
                 }
             }
         }
-        Ok(refused)
+        Ok(ensured)
+    }
+
+    /// Which call streams each of these functions has.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub(crate) async fn levels_of(&self, functions: &[FunctionId]) -> Result<Vec<(FunctionId, Levels)>, BrokerError> {
+        let mut found = Vec::with_capacity(functions.len());
+        for page in functions.chunks(PAGE) {
+            let mut look = redis::pipe();
+            for function in page {
+                look.cmd("EXISTS").arg(self.keys.calls_at(function, Priority::High));
+                look.cmd("EXISTS").arg(self.keys.calls_at(function, Priority::Low));
+            }
+            let answers = self.link.run_all(&look).await?;
+            for (function, there) in page.iter().zip(answers.chunks(2)) {
+                let [Value::Int(high), Value::Int(low)] = there else {
+                    return Err(BrokerError::shape("EXISTS", &there));
+                };
+                found.push((function.clone(), Levels::of_number(high + 2 * low)));
+            }
+        }
+        Ok(found)
     }
 
     /// Claims, for `host`, entries of `function` that nobody works on any more; deletes empty consumers of hosts that
@@ -196,9 +241,40 @@ impl Queue {
     /// have [`crate::Reader::recover`] look for them.
     pub async fn sweep(&self, host: &HostId, function: &FunctionId, plan: SweepPlan<'_>) -> Result<Swept, BrokerError> {
         self.know_seal().await?;
+        let mut all = self.sweep_level(host, function, Priority::Normal, plan).await?;
+        for level in all.levels.others() {
+            let room = plan.room.saturating_sub(all.claimed.len());
+            let swept = match self.sweep_level(host, function, level, SweepPlan { room, ..plan }).await {
+                Ok(swept) => swept,
+                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
+                    // The fault lies with this stream. What was claimed of the others is to be worked on.
+                    tracing::warn!(%function, %level, %error, "what other hosts left of these calls cannot be seen");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Swept { claimed, backlog, whole, mine_left, others_left, .. } = swept;
+            all.claimed.extend(claimed);
+            all.backlog = all.backlog.and(backlog);
+            all.whole.extend(whole);
+            all.mine_left += mine_left;
+            all.others_left += others_left;
+        }
+        Ok(all)
+    }
+
+    /// Looks at one of the call streams.
+    async fn sweep_level(
+        &self,
+        host: &HostId,
+        function: &FunctionId,
+        level: Priority,
+        plan: SweepPlan<'_>,
+    ) -> Result<Swept, BrokerError> {
         let SweepPlan { live, gone, cut, share: (shares, share), room } = plan;
         let mut call = self.sweep.call(3);
-        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(self.keys.delayed(function));
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+        call.arg(self.keys.delayed(function));
         call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
         call.arg(shares.max(1)).arg(share).arg(gone.len()).arg(cut.len());
         let names = gone.iter().map(HostId::as_str).chain(cut.iter().map(String::as_str));
@@ -210,7 +286,7 @@ impl Queue {
         }
         let answer = self.sweep.run(&self.link, &call).await?;
         let Value::Array(parts) = answer else { return Err(BrokerError::shape("sweep.lua", &answer)) };
-        let (next_lapse, next_due, taken, whole, mine_left, others_left) = match <[Value; 6]>::try_from(parts) {
+        let (next_lapse, next_due, taken, whole, mine_left, others_left, levels) = match <[Value; 7]>::try_from(parts) {
             Ok(
                 [
                     Value::Int(lapse),
@@ -219,8 +295,9 @@ impl Queue {
                     Value::Array(whole),
                     Value::Int(mine),
                     Value::Int(others),
+                    Value::Int(levels),
                 ],
-            ) => (lapse, due, taken, whole, mine, others),
+            ) => (lapse, due, taken, whole, mine, others, levels),
             other => return Err(BrokerError::shape("sweep.lua", &other)),
         };
         // A consumer need not be a host of ours; whatever its name, its entries are not to be left for ever.
@@ -231,7 +308,7 @@ impl Queue {
         let whole = whole.collect();
         let mut claimed = Vec::with_capacity(taken.len());
         for entry in taken {
-            claimed.extend(self.claimed(function, entry)?);
+            claimed.extend(self.claimed(function, level, entry)?);
         }
         Ok(Swept {
             claimed,
@@ -239,10 +316,11 @@ impl Queue {
             whole,
             mine_left: usize::try_from(mine_left).unwrap_or(0),
             others_left: usize::try_from(others_left).unwrap_or(0),
+            levels: Levels::of_number(levels),
         })
     }
 
-    fn claimed(&self, function: &FunctionId, entry: Value) -> Result<Option<Incoming>, BrokerError> {
+    fn claimed(&self, function: &FunctionId, level: Priority, entry: Value) -> Result<Option<Incoming>, BrokerError> {
         let parts = match entry {
             Value::Array(parts) => <[Value; 3]>::try_from(parts),
             other => return Err(BrokerError::shape("sweep.lua", &other)),
@@ -250,7 +328,7 @@ impl Queue {
         match parts {
             Ok([id, Value::Int(claims), fields]) => {
                 let claims = u32::try_from(claims).unwrap_or(u32::MAX);
-                parse_entry(function, Value::Array(vec![id, fields]), claims, None, self.rules.of(function))
+                parse_entry(function, level, Value::Array(vec![id, fields]), claims, None, self.rules.of(function))
             }
             other => Err(BrokerError::shape("sweep.lua", &other)),
         }
@@ -288,10 +366,10 @@ impl Queue {
         schedule: &Schedule,
         tick_ms: Option<u64>,
     ) -> Result<Ticked, BrokerError> {
-        let Schedule { name, payload, media_type, .. } = schedule;
+        let Schedule { name, payload, media_type, priority, .. } = schedule;
         let tick = tick_ms.unwrap_or(0);
         let mut call = self.tick.call(2);
-        call.arg(self.keys.calls(function)).arg(self.keys.ticks(function)).arg(name.as_str()).arg(tick);
+        call.arg(self.keys.calls_at(function, *priority)).arg(self.keys.ticks(function)).arg(name.as_str()).arg(tick);
         let late_ms = match schedule.missed {
             Missed::Skip => i64::try_from(LATE_MAX.as_millis()).unwrap_or(i64::MAX),
             Missed::RunOnce => -1,
@@ -303,6 +381,9 @@ impl Queue {
             .arg(schedule.call_id(tick).as_str())
             .arg("type")
             .arg(media_type);
+        if !priority.is_normal() {
+            call.arg("priority").arg(priority.as_str());
+        }
         call.arg("x-schedule").arg(name.as_str()).arg("x-schedule-tick").arg(tick);
         match self.tick.run(&self.link, &call).await? {
             Value::Array(parts) => match parts[..] {
@@ -330,10 +411,12 @@ impl Queue {
     /// # Errors
     /// Any [`BrokerError`]; some groups may have been left.
     pub async fn leave(&self, host: &HostId, functions: &[FunctionId]) -> Result<(), BrokerError> {
-        for function in functions {
-            let mut call = self.leave.call(1);
-            call.arg(self.keys.calls(function)).arg(GROUP).arg(host.as_str());
-            self.leave.run(&self.link, &call).await?;
+        for (function, levels) in self.levels_of(functions).await? {
+            for level in levels.all() {
+                let mut call = self.leave.call(1);
+                call.arg(self.keys.calls_at(&function, level)).arg(GROUP).arg(host.as_str());
+                self.leave.run(&self.link, &call).await?;
+            }
         }
         Ok(())
     }
@@ -346,8 +429,8 @@ impl Queue {
         let mut held = 0;
         for page in functions.chunks(PAGE) {
             let mut look = redis::pipe();
-            for function in page {
-                look.cmd("XPENDING").arg(self.keys.calls(function)).arg(GROUP);
+            for stream in page.iter().flat_map(|f| Priority::ALL.map(|level| self.keys.calls_at(f, level))) {
+                look.cmd("XPENDING").arg(stream).arg(GROUP);
             }
             for answer in self.link.run_all(&look).await? {
                 // How many, the first, the last, and how many for each consumer. A stream without a group has none.
@@ -402,15 +485,16 @@ impl Queue {
         }
     }
 
-    /// The entries of `function` that are pending for `host` and that `in_flight` does not know.
+    /// The calls of `function` in the stream of this level that are pending for `host` and that `in_flight` does not know.
     pub(crate) async fn pending_of(
         &self,
         host: &HostId,
         function: &FunctionId,
+        level: Priority,
         in_flight: impl Fn(&FunctionId, EntryId) -> bool,
     ) -> Result<Vec<Incoming>, BrokerError> {
         self.know_seal().await?;
-        let stream = self.keys.calls(function);
+        let stream = self.keys.calls_at(function, level);
         let mut found = Vec::new();
         let mut from = "-".to_owned();
         loop {
@@ -423,7 +507,8 @@ impl Queue {
             let Some((last, ..)) = page.last() else { return Ok(found) };
             from = format!("({last}");
             let full = page.len() == PAGE;
-            for id in page.iter().filter_map(|(id, ..)| EntryId::parse(id)).filter(|id| !in_flight(function, *id)) {
+            let ids = page.iter().filter_map(|(id, ..)| EntryId::parse(id)).map(|id| id.of_level(level));
+            for id in ids.filter(|id| !in_flight(function, *id)) {
                 let Some(incoming) = self.entry(function, &stream, id).await? else { continue };
                 if self.take_up(host, function, incoming.lease()).await? {
                     found.push(incoming);
@@ -439,8 +524,9 @@ impl Queue {
     /// claimed since it was listed. False if it is another's by now.
     async fn take_up(&self, host: &HostId, function: &FunctionId, lease: Lease) -> Result<bool, BrokerError> {
         let mut call = self.renew.call(2);
-        call.arg(self.keys.calls(function)).arg(self.keys.claims(function)).arg(GROUP).arg(host.as_str());
-        call.arg(lease.entry.to_string()).arg(lease.claims);
+        let level = lease.entry.level();
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+        call.arg(GROUP).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
         match self.renew.run(&self.link, &call).await? {
             Value::Array(answer) => Ok(answer == [Value::Int(1)]),
             other => Err(BrokerError::shape("renew.lua", &other)),
@@ -448,21 +534,22 @@ impl Queue {
     }
 
     async fn entry(&self, function: &FunctionId, stream: &str, id: EntryId) -> Result<Option<Incoming>, BrokerError> {
+        let (claims, level, name) = (self.keys.claims_at(function, id.level()), id.level(), id.in_stream());
         let mut look = redis::pipe();
-        look.cmd("XRANGE").arg(stream).arg(id.to_string()).arg(id.to_string());
-        look.cmd("HGET").arg(self.keys.claims(function)).arg(id.to_string());
-        let (entry, claims) = match <[Value; 2]>::try_from(self.link.run_all(&look).await?) {
-            Ok([Value::Array(mut entries), claims]) => (entries.pop(), claims),
+        look.cmd("XRANGE").arg(stream).arg(&name).arg(&name);
+        look.cmd("HGET").arg(&claims).arg(&name);
+        let (entry, claimed) = match <[Value; 2]>::try_from(self.link.run_all(&look).await?) {
+            Ok([Value::Array(mut entries), claimed]) => (entries.pop(), claimed),
             other => return Err(BrokerError::shape("XRANGE", &other)),
         };
-        let claims: Option<u32> = redis::from_redis_value(claims).unwrap_or(None);
+        let claimed: Option<u32> = redis::from_redis_value(claimed).unwrap_or(None);
         match entry {
-            Some(entry) => parse_entry(function, entry, claims.unwrap_or(0), None, self.rules.of(function)),
+            Some(entry) => parse_entry(function, level, entry, claimed.unwrap_or(0), None, self.rules.of(function)),
             None => {
                 // Somebody deleted the entry while it was pending. There is no call any more.
                 let mut forget = redis::pipe();
-                forget.cmd("XACK").arg(stream).arg(GROUP).arg(id.to_string());
-                forget.cmd("HDEL").arg(self.keys.claims(function)).arg(id.to_string());
+                forget.cmd("XACK").arg(stream).arg(GROUP).arg(&name);
+                forget.cmd("HDEL").arg(&claims).arg(&name);
                 self.link.run_all(&forget).await?;
                 Ok(None)
             }

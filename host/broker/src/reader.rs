@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "mutants")]
 use baton_model::mutants::{self, is_left_out};
-use baton_model::{Call, EntryId, FunctionId, HostId, Lease};
+use baton_model::{Call, EntryId, FunctionId, HostId, Lease, Priority};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Value, cmd};
 
 use crate::entry::{self, Malformed, Rule, Rules};
 use crate::keys::{GROUP, Keys, reader_name};
+use crate::levels::Levels;
 use crate::link::{BrokerConfig, Link, open_blocking};
 use crate::meter::{Meter, Role};
+use crate::script::Lua;
 use crate::{BrokerError, Queue};
 
 /// How much longer than its own limit a blocking read may stay silent before its connection is held for dead.
@@ -52,6 +54,14 @@ pub enum Incoming {
     Malformed(FunctionId, Lease, Malformed),
 }
 
+impl Delivery {
+    /// Whether the call stands in a stream above its level, and has to go to its own before it runs.
+    #[must_use]
+    pub fn is_out_of_place(&self) -> bool {
+        self.call.priority.is_below(self.lease.entry.level())
+    }
+}
+
 impl Incoming {
     /// The right to settle it.
     #[must_use]
@@ -76,17 +86,48 @@ impl Incoming {
 #[derive(Debug, Default)]
 pub struct ReadEnd {
     functions: Vec<FunctionId>,
+    levels: Vec<Levels>,
+    /// Those of each function stand together, the highest level first.
     streams: Vec<String>,
-    by_stream: HashMap<Vec<u8>, usize>,
+    /// Where those of each function begin.
+    first: Vec<usize>,
+    by_stream: HashMap<Vec<u8>, (usize, Priority)>,
 }
 
 impl ReadEnd {
-    /// The call streams of these functions.
+    /// The streams of normal calls of these functions.
     #[must_use]
     pub fn new(keys: &Keys, functions: Vec<FunctionId>) -> Self {
-        let streams: Vec<String> = functions.iter().map(|f| keys.calls(f)).collect();
-        let by_stream = streams.iter().enumerate().map(|(i, key)| (key.clone().into_bytes(), i)).collect();
-        Self { functions, streams, by_stream }
+        Self::of_levels(keys, functions.into_iter().map(|function| (function, Levels::default())).collect())
+    }
+
+    /// The call streams that these functions have.
+    #[must_use]
+    pub fn of_levels(keys: &Keys, functions: Vec<(FunctionId, Levels)>) -> Self {
+        let mut end = Self::default();
+        for (place, (function, levels)) in functions.into_iter().enumerate() {
+            end.first.push(end.streams.len());
+            for level in levels.all() {
+                let key = keys.calls_at(&function, level);
+                end.by_stream.insert(key.clone().into_bytes(), (place, level));
+                end.streams.push(key);
+            }
+            end.functions.push(function);
+            end.levels.push(levels);
+        }
+        end
+    }
+
+    /// Which streams the function at this place has.
+    #[must_use]
+    pub fn levels(&self, place: usize) -> Levels {
+        self.levels[place]
+    }
+
+    /// Those of one function, the highest level first.
+    fn streams_of(&self, place: usize) -> &[String] {
+        let end = self.first.get(place + 1).copied().unwrap_or(self.streams.len());
+        &self.streams[self.first[place]..end]
     }
 
     /// The functions, in the order in which they were given.
@@ -101,8 +142,19 @@ impl ReadEnd {
 pub struct Portion {
     /// The functions, by their places in the [`ReadEnd`].
     pub functions: Vec<usize>,
-    /// The most new entries of each.
+    /// The most new entries of each: of each stream, unless there are claims.
     pub count: usize,
+    /// On how many entries calls of each level have the first claim, as [`baton_model::Pace`] says it; none reads them as
+    /// they come. With claims it is a portion of one function, and never waits.
+    pub claims: Option<[usize; 3]>,
+}
+
+impl Portion {
+    /// So many of each of these functions, as they come.
+    #[must_use]
+    pub fn new(functions: Vec<usize>, count: usize) -> Self {
+        Self { functions, count, claims: None }
+    }
 }
 
 /// What reader and wakers share.
@@ -126,6 +178,7 @@ pub struct Reader {
     rules: Rules,
     connection: Option<MultiplexedConnection>,
     meter: Arc<Meter>,
+    take: Lua,
     wake: Arc<Wake>,
     /// How many wake-ups were answered.
     answered: u64,
@@ -184,6 +237,7 @@ impl Reader {
             rules: config.rules(),
             connection: None,
             meter: config.meter.clone(),
+            take: Lua::new(include_str!("scripts/take.lua")),
             wake,
             answered: 0,
             may_have_lost: false,
@@ -234,10 +288,13 @@ impl Reader {
         portions: &[Portion],
         block: Option<Duration>,
     ) -> Result<Vec<Incoming>, BrokerError> {
-        let block = block.filter(|_| portions.len() == 1);
+        let block = block.filter(|_| portions.len() == 1 && portions[0].claims.is_none());
         let read = |portion: &Portion| {
-            let streams: Vec<&String> = portion.functions.iter().map(|place| &from.streams[*place]).collect();
-            self.command(&streams, portion.count, block)
+            let streams: Vec<&String> = portion.functions.iter().flat_map(|place| from.streams_of(*place)).collect();
+            match portion.claims {
+                None => self.command(&streams, portion.count, block),
+                Some(claims) => self.take(from, portion, claims),
+            }
         };
         let ask = match portions {
             [] => return Ok(Vec::new()),
@@ -358,6 +415,18 @@ impl Reader {
         read
     }
 
+    /// Reads the calls of one function by their levels.
+    fn take(&self, from: &ReadEnd, portion: &Portion, claims: [usize; 3]) -> Cmd {
+        let levels = portion.functions.first().map(|place| from.levels(*place)).unwrap_or_default();
+        let streams = portion.functions.first().map(|place| from.streams_of(*place)).unwrap_or_default();
+        let mut take = self.take.call(streams.len());
+        take.arg(streams).arg(GROUP).arg(self.host.as_str()).arg(portion.count);
+        for level in levels.all() {
+            take.arg(claims[level.place()]);
+        }
+        take
+    }
+
     /// Opens the connection. The one before it is closed at Redis first: while Redis holds it for alive, it would go
     /// on handing entries to it.
     async fn connect(&mut self) -> Result<MultiplexedConnection, BrokerError> {
@@ -371,6 +440,7 @@ impl Reader {
             self.meter.reconnected(Role::Reader);
         }
         setup.cmd("CLIENT").arg("LIST").arg("ID").arg(old.max(1));
+        setup.add_command(self.take.load()).ignore();
         let answer = tokio::time::timeout(WATCHDOG, setup.query_async::<(u64, String)>(&mut fresh)).await;
         let silent = |_| BrokerError::Unreachable("a new connection is silent".to_owned());
         let (id, list) = answer.map_err(silent)??;
@@ -394,13 +464,14 @@ impl Reader {
             let (Some(Value::BulkString(key)), Some(Value::Array(entries))) = (pair.next(), pair.next()) else {
                 return Err(BrokerError::shape("XREADGROUP", &"a stream without entries"));
             };
-            let Some(function) = from.by_stream.get(&key).map(|i| &from.functions[*i]) else {
+            let Some((place, level)) = from.by_stream.get(&key) else {
                 return Err(BrokerError::shape("XREADGROUP", &"a stream that was not asked for"));
             };
+            let function = &from.functions[*place];
             out.reserve(entries.len());
             let rule = self.rules.of(function);
             for entry in entries {
-                out.extend(parse_entry(function, entry, 0, Some(read), rule)?);
+                out.extend(parse_entry(function, *level, entry, 0, Some(read), rule)?);
             }
         }
         Ok(out)
@@ -421,8 +492,10 @@ impl Reader {
             self.connect().await?;
         }
         let mut found = Vec::new();
-        for function in &from.functions {
-            found.extend(queue.pending_of(&self.host, function, &in_flight).await?);
+        for (function, levels) in queue.levels_of(&from.functions).await? {
+            for level in levels.all() {
+                found.extend(queue.pending_of(&self.host, &function, level, &in_flight).await?);
+            }
         }
         self.may_have_lost = false;
         Ok(found)
@@ -447,6 +520,7 @@ impl Ask {
 /// Reads one `[id, [field, value, …]]`. None if the entry was deleted while it was pending.
 pub(crate) fn parse_entry(
     function: &FunctionId,
+    level: Priority,
     entry: Value,
     claims: u32,
     read: Option<ReadTime>,
@@ -458,7 +532,7 @@ pub(crate) fn parse_entry(
         return Err(BrokerError::shape("a stream read", &"an entry without an id"));
     };
     let id = std::str::from_utf8(&id).ok().and_then(EntryId::parse);
-    let id = id.ok_or_else(|| BrokerError::shape("a stream read", &"an id that is none"))?;
+    let id = id.ok_or_else(|| BrokerError::shape("a stream read", &"an id that is none"))?.of_level(level);
     let Value::Array(fields) = fields else { return Ok(None) };
     let fields = fields.into_iter().map(into_bytes).collect::<Result<_, _>>()?;
     let lease = Lease { entry: id, claims };

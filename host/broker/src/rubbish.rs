@@ -69,6 +69,7 @@ mod tests {
                 "attempts_max",
                 "backoff_base_ms",
                 "retry_on",
+                "priority",
             ])
             .prop_map(str::to_owned),
             "x-[a-z0-9A-Z_-]{0,66}",

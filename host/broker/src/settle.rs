@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[cfg(feature = "mutants")]
 use baton_model::mutants::{Rule, is_left_out};
-use baton_model::{CallId, Digest, FunctionId, HostId, Lease, OrderKey, ReplyTo};
+use baton_model::{CallId, Digest, FunctionId, HostId, Lease, OrderKey, Priority, ReplyTo};
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::mpsc;
@@ -256,10 +256,8 @@ impl<T: Send> Settler<T> {
             Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms, notes } => {
                 let script = if first.key.is_some() { &self.bury_in_turn } else { &self.bury };
                 let mut call = script.call(self.keys_of(first, 4));
-                call.arg(self.keys.calls(&first.function))
-                    .arg(self.keys.claims(&first.function))
-                    .arg(self.keys.dead(&first.function))
-                    .arg(self.keys.result(&first.function, id));
+                self.stream_keys(&mut call, first);
+                call.arg(self.keys.dead(&first.function)).arg(self.keys.result(&first.function, id));
                 self.turn_keys(&mut call, first);
                 self.lease_args(&mut call, first.lease);
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
@@ -284,9 +282,8 @@ impl<T: Send> Settler<T> {
         (wait, since, history): (i64, &str, Option<&str>),
     ) -> Result<Verdict, BrokerError> {
         let mut call = self.requeue.call(3);
-        call.arg(self.keys.calls(&item.function))
-            .arg(self.keys.claims(&item.function))
-            .arg(self.keys.delayed(&item.function));
+        self.stream_keys(&mut call, item);
+        call.arg(self.keys.delayed(&item.function));
         self.lease_args(&mut call, item.lease);
         call.arg(id.as_str()).arg(attempt).arg(accepted_ms).arg(wait).arg(since);
         call.arg(self.keys.hosts_channel()).arg(item.function.to_string());
@@ -303,6 +300,12 @@ impl<T: Send> Settler<T> {
         if item.key.is_some() { own + 3 } else { own }
     }
 
+    /// The stream in which a call stands, and the claims of its entries.
+    fn stream_keys(&self, call: &mut redis::Cmd, Settled { function, lease, .. }: &Settled<T>) {
+        let level = lease.entry.level();
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+    }
+
     fn turn_keys(&self, call: &mut redis::Cmd, item: &Settled<T>) {
         if item.key.is_some() {
             turns::keys(call, &self.keys, &item.function);
@@ -310,7 +313,7 @@ impl<T: Send> Settler<T> {
     }
 
     fn lease_args(&self, call: &mut redis::Cmd, lease: Lease) {
-        call.arg(GROUP).arg(self.host.as_str()).arg(lease.entry.to_string()).arg(lease.claims);
+        call.arg(GROUP).arg(self.host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
     }
 
     fn ttl_ms(&self) -> u64 {
@@ -351,8 +354,8 @@ impl<T: Send> Settler<T> {
                 None => notices.push((reply, document.clone())),
             }
         }
-        let calls = self.keys.calls(function);
-        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.to_string()).collect();
+        let calls = self.keys.calls_at(function, items[0].lease.entry.level());
+        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.in_stream()).collect();
         all.cmd("XACK").arg(&calls).arg(GROUP).arg(&entries);
         all.cmd("XDEL").arg(&calls).arg(&entries);
         for (reply, packed) in &notices {
@@ -379,12 +382,12 @@ impl<T: Send> Settler<T> {
     /// What must not be: the entries are acknowledged, and then their results are written.
     #[cfg(feature = "mutants")]
     async fn acknowledge_first(&self, items: &[Settled<T>]) -> Result<Vec<Verdict>, BrokerError> {
-        let function = &items[0].function;
+        let (function, level) = (&items[0].function, items[0].lease.entry.level());
         let (mut acknowledge, mut write) = (redis::pipe(), redis::pipe());
-        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.to_string()).collect();
-        acknowledge.cmd("XACK").arg(self.keys.calls(function)).arg(GROUP).arg(&entries);
-        acknowledge.cmd("XDEL").arg(self.keys.calls(function)).arg(&entries);
-        acknowledge.cmd("HDEL").arg(self.keys.claims(function)).arg(&entries);
+        let entries: Vec<String> = items.iter().map(|item| item.lease.entry.in_stream()).collect();
+        acknowledge.cmd("XACK").arg(self.keys.calls_at(function, level)).arg(GROUP).arg(&entries);
+        acknowledge.cmd("XDEL").arg(self.keys.calls_at(function, level)).arg(&entries);
+        acknowledge.cmd("HDEL").arg(self.keys.claims_at(function, level)).arg(&entries);
         for item in items {
             let Settlement::Finish { id, document, reply } = &item.settlement else { continue };
             write.cmd("SET").arg(self.keys.result(function, id)).arg(document).arg("NX").arg("PX").arg(self.ttl_ms());
@@ -409,14 +412,14 @@ impl<T: Send> Settler<T> {
         let item = &items[0];
         let script = if item.key.is_some() { &self.finish_in_turn } else { &self.finish };
         let mut call = script.call(self.keys_of(item, 2 + items.len()));
-        call.arg(self.keys.calls(function)).arg(self.keys.claims(function));
+        self.stream_keys(&mut call, item);
         finishes.clone().for_each(|(_, id, ..)| {
             call.arg(self.keys.result(function, id));
         });
         self.turn_keys(&mut call, item);
-        call.arg(GROUP).arg(self.host.as_str()).arg(self.ttl_ms()).arg(first.to_string()).arg(last.to_string());
+        call.arg(GROUP).arg(self.host.as_str()).arg(self.ttl_ms()).arg(first.in_stream()).arg(last.in_stream());
         finishes.clone().for_each(|(lease, _, document, reply)| {
-            call.arg(lease.entry.to_string()).arg(lease.claims).arg(document).arg(self.channel(reply));
+            call.arg(lease.entry.in_stream()).arg(lease.claims).arg(document).arg(self.channel(reply));
         });
         if let Some((_, id, ..)) = finishes.clone().next() {
             turn_args(&mut call, item, id);
@@ -450,7 +453,7 @@ fn verdict(answer: &Value) -> Result<Verdict, BrokerError> {
     }
 }
 
-/// What one script run settles: finished calls of one function, or one other settlement.
+/// What one script run settles: finished calls of one function and level, or one other settlement.
 struct Batch<T> {
     items: Vec<Settled<T>>,
     bytes: usize,
@@ -467,7 +470,7 @@ impl<T> Batch<T> {
 }
 
 fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
-    let mut open: HashMap<(FunctionId, bool), Batch<T>> = HashMap::new();
+    let mut open: HashMap<(FunctionId, Priority, bool), Batch<T>> = HashMap::new();
     let mut full = Vec::new();
     for item in taken.drain(..) {
         let bytes = match &item.settlement {
@@ -482,7 +485,7 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
             Settlement::Finish { document, .. } => document.len(),
         };
         // Sure answers and others do not mix, so that one late call does not hold up its neighbours.
-        let kind = (item.function.clone(), item.read.is_some());
+        let kind = (item.function.clone(), item.lease.entry.level(), item.read.is_some());
         match open.get_mut(&kind) {
             Some(batch) if batch.has_room_for(bytes) => {
                 batch.items.push(item);

@@ -55,9 +55,10 @@ pub(crate) fn ask<'a>(
     for Delivery { call, lease, .. } in calls {
         let function = &call.function;
         let mut one = turn.call(5);
-        one.arg(names.calls(function)).arg(names.claims(function));
+        let level = lease.entry.level();
+        one.arg(names.calls_at(function, level)).arg(names.claims_at(function, level));
         keys(&mut one, names, function);
-        one.arg(GROUP).arg(host.as_str()).arg(lease.entry.to_string()).arg(lease.claims).arg(call.id.as_str());
+        one.arg(GROUP).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims).arg(call.id.as_str());
         // A claimed entry counts one more for each claim; what is written down is what the entry says.
         one.arg(call.attempt.saturating_sub(lease.claims).max(1)).arg(call.accepted_ms);
         one.arg(call.key.as_ref().map_or("", |key| key.as_str())).arg(WAITS_FOR_TURN_MS);

@@ -1,7 +1,8 @@
 //! Where a call is and why: what can be read of it, and what hosts say of their room for it.
 
 use baton_model::{
-    CallId, FunctionId, HostId, Room, RunningState, Split, Status, WAITS_FOR_TURN_MS, WaitsFor, queued_for, split,
+    CallId, FunctionId, HostId, Priority, Room, RunningState, Split, Status, WAITS_FOR_TURN_MS, WaitsFor, queued_for,
+    split,
 };
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ pub struct Why {
     /// When it is not to be started, or stopped, in Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// How urgent it is beside the other calls of its function, as long as it has not ended; nothing is said of normal ones.
+    #[serde(skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// Which attempt runs or comes next, or how many there were.
     pub attempt: u32,
     /// The host that has it, or ended it.
@@ -63,6 +67,7 @@ impl Inspect {
             accepted_ms: facts.accepted_ms,
             due_ms: None,
             deadline_ms: facts.deadline_ms,
+            priority: facts.priority,
             attempt: 1,
             host: None,
             status: None,

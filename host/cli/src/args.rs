@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, OrderKey};
+use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, OrderKey, Priority};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -120,6 +120,9 @@ pub(crate) struct Input {
     /// Calls of the function with the same key run one after another
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<OrderKey>,
+    /// How urgent the call is beside others of the function: high goes before normal before low
+    #[arg(long, value_name = "LEVEL", default_value_t)]
+    pub(crate) priority: Priority,
     /// The most attempts, the first included [default: as the function's manifest or the host says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ATTEMPTS_MAX)))]
     pub(crate) attempts: Option<u32>,

@@ -48,6 +48,7 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
         id: input.id.clone(),
         media_type: input.r#type.clone(),
         key: input.key.clone(),
+        priority: input.priority,
         deadline_ms,
         retry: RetryWish {
             attempts_max: input.attempts,

@@ -18,7 +18,7 @@ use crate::auth::Asker;
 use crate::gate::Gate;
 use crate::listings::json_response;
 use crate::problem::Problem;
-use crate::request::{Target, Wishes, location, media_type_of, wishes};
+use crate::request::{Target, Wishes, location, media_type_of, priority_of, wishes};
 use crate::{door, exec, quota};
 
 /// The most calls of one batch: Redis does nothing else while it takes them.
@@ -33,6 +33,7 @@ struct Item {
     r#type: Option<String>,
     id: Option<String>,
     key: Option<String>,
+    priority: Option<String>,
 }
 
 /// A payload within JSON: itself JSON, or bytes.
@@ -140,7 +141,9 @@ fn read(text: &str, wishes: &Wishes, bytes_max: usize) -> Read {
     let id = item.id.map(|id| id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))).transpose()?;
     let key = item.key.map(|key| key.parse().map_err(|rule: String| Problem::bad("bad-key", rule))).transpose()?;
     let key = key.or_else(|| wishes.options.key.clone());
-    Ok((payload, SendOptions { id, media_type, key, ..wishes.options.clone() }))
+    let priority = item.priority.map(|text| priority_of("`priority`", &text)).transpose()?;
+    let priority = priority.unwrap_or(wishes.options.priority);
+    Ok((payload, SendOptions { id, media_type, key, priority, ..wishes.options.clone() }))
 }
 
 /// Has Redis take those that can be taken, in one step, and gives their ids, in order. The same id is the same call: one

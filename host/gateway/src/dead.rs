@@ -85,7 +85,7 @@ pub(crate) async fn list(
     let filter = filter(reason, older, newer)?;
     let after = match after {
         None => None,
-        Some(text) => Some(EntryId::parse(&text).ok_or_else(|| {
+        Some(text) => Some(EntryId::parse(&text).filter(|letter| letter.level().is_normal()).ok_or_else(|| {
             Problem::bad("bad-query", "`after` is the id of a letter, as the last answer has it under `next`")
         })?),
     };

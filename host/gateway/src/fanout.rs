@@ -23,7 +23,7 @@ use crate::calls::{LOOK_MAX, LOOK_MIN, WaitQuery, patience, shown};
 use crate::gate::Gate;
 use crate::listings::json_response;
 use crate::problem::Problem;
-use crate::request::{FanoutTarget, location, wishes};
+use crate::request::{FanoutTarget, location, priority_of, wishes};
 use crate::{door, exec, quota};
 
 /// The most functions of one fan-out.
@@ -37,6 +37,7 @@ struct Order {
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
     r#type: Option<String>,
+    priority: Option<String>,
 }
 
 /// `POST /v1/fanout`
@@ -51,6 +52,8 @@ pub(crate) async fn send(State(gate): State<Arc<Gate>>, asker: Asker, request: R
     let tenant = tenant(&order.functions)?;
     let (payload, media_type) =
         Payload { json: order.payload, base64: order.payload_base64, kind: order.r#type }.read()?;
+    let priority = order.priority.map(|text| priority_of("`priority`", &text)).transpose()?;
+    let priority = priority.unwrap_or(wishes.options.priority);
     for function in &order.functions {
         exec::is_away(&gate, &asker, function, &wishes).await?;
         let bytes_max = (gate.parts.payload_bytes_max)(function).unwrap_or(usize::MAX);
@@ -66,7 +69,7 @@ pub(crate) async fn send(State(gate): State<Arc<Gate>>, asker: Asker, request: R
         let detail = format!("the fan-out {id} went to other functions; take another Idempotency-Key");
         return Err(Problem::new(409, "other-fanout").detail(detail));
     }
-    let options = SendOptions { id: Some(id.clone()), media_type, ..wishes.options };
+    let options = SendOptions { id: Some(id.clone()), media_type, priority, ..wishes.options };
     try_join_all(order.functions.iter().map(|function| send_one(&gate, function, &payload, &options))).await?;
     drop(entrant);
     let calls: Vec<Value> = order

@@ -8,7 +8,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
-use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, DELAY_MAX, FunctionId, Name, OrderKey, RetryWish};
+use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, DELAY_MAX, FunctionId, Name, OrderKey, Priority, RetryWish};
 
 use crate::event::{self, Attributes};
 use crate::gate::{millis, now_ms};
@@ -143,6 +143,7 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
         id: idempotency_key(headers)?,
         media_type,
         key: order_key(headers)?,
+        priority: priority(headers)?,
         deadline_ms: deadline.map(|after| now_ms().saturating_add(millis(after))),
         traceparent: traceparent.map(str::to_owned),
         tracestate: tracestate.filter(|text| text.len() <= VALUE_BYTES_MAX),
@@ -215,6 +216,20 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<CallId>, Problem> {
 fn order_key(headers: &HeaderMap) -> Result<Option<OrderKey>, Problem> {
     let key = single(headers, "baton-key")?.map(str::parse).transpose();
     key.map_err(|rule: String| Problem::bad("bad-key", format!("Baton-Key: {rule}")))
+}
+
+/// How urgent this call is beside others of its function.
+fn priority(headers: &HeaderMap) -> Result<Priority, Problem> {
+    let level = single(headers, "baton-priority")?.map(|text| priority_of("Baton-Priority", text)).transpose()?;
+    Ok(level.unwrap_or_default())
+}
+
+/// A level, as `name` says it.
+pub(crate) fn priority_of(name: &str, text: &str) -> Result<Priority, Problem> {
+    text.parse().map_err(|rule: String| {
+        let text: String = text.chars().take(80).collect();
+        Problem::bad("bad-priority", format!("{name} is {text:?}; {rule}"))
+    })
 }
 
 /// The rule is that of the call's field `type`: an entry that breaks it would become a dead letter.

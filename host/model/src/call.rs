@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{CallId, EntryId, FunctionId, OrderKey, PastAttempt, ReplyTo, RetryWish};
+use crate::{CallId, EntryId, FunctionId, OrderKey, PastAttempt, Priority, ReplyTo, RetryWish};
 
 /// When a call is due that waits for its turn behind others with its key: never by time. The year 3000, in Unix milliseconds.
 pub const WAITS_FOR_TURN_MS: u64 = 32_503_680_000_000;
@@ -34,6 +34,8 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     /// Calls of its function with the same key run one after another; none runs beside any other.
     pub key: Option<OrderKey>,
+    /// How urgent it is beside the other calls of its function.
+    pub priority: Priority,
     /// How long it waits before it is begun, from when it was accepted; none if it may begin at once.
     pub delay: Option<Duration>,
     /// Which try of the call an execution of this entry is; the first is 1.
@@ -65,6 +67,7 @@ impl Call {
             tracestate: None,
             headers: Vec::new(),
             key: None,
+            priority: Priority::Normal,
             delay: None,
             attempt: 1,
             spent: 0,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::{CallId, Name};
+use crate::{CallId, Name, Priority};
 
 /// How late a tick may be and still be run by itself. What is later was missed.
 pub const LATE_MAX: Duration = Duration::from_secs(10);
@@ -125,6 +125,8 @@ pub struct Schedule {
     pub payload: String,
     /// Media type of the input.
     pub media_type: String,
+    /// How urgent its calls are beside the others of the function.
+    pub priority: Priority,
 }
 
 impl Schedule {

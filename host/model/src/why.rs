@@ -20,7 +20,7 @@ pub enum WaitsFor {
     CallsPerSecond,
     /// As much CPU time was used as may be in this time.
     CpuMsPerSecond,
-    /// Its turn: a host has room, and reads those before it first.
+    /// Its turn: a host has room, and reads those first that came before it or have a higher level.
     Turn,
     /// Its time, which its caller chose.
     Delay,
@@ -54,7 +54,7 @@ impl WaitsFor {
             Self::Concurrency => "as many calls run as the quota `concurrency` allows",
             Self::CallsPerSecond => "the quota `calls_per_second` is used up for now",
             Self::CpuMsPerSecond => "the quota `cpu_ms_per_second` is used up for now",
-            Self::Turn => "a host has room, and reads those that came before it first",
+            Self::Turn => "a host has room, and reads those first that came before it or have a higher level",
             Self::Delay => "it was to be delayed",
             Self::Retry => "it is going to be tried again",
             Self::Key => "a call before it with the same key has not ended",

@@ -6,6 +6,7 @@ mod dead;
 mod deadlines;
 mod delays;
 mod order;
+mod priorities;
 mod retry;
 mod schedules;
 mod twice;

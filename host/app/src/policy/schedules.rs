@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use baton_model::{Missed, Name, Schedule, Timetable, TimetableError};
+use baton_model::{Missed, Name, Priority, Schedule, Timetable, TimetableError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -33,6 +33,9 @@ pub(super) struct ScheduleTable {
     /// What becomes of ticks that came while no host had the function.
     #[serde(default)]
     missed: MissedWord,
+    /// How urgent its calls are beside the others of the function.
+    #[serde(default)]
+    priority: PriorityWord,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -43,6 +46,18 @@ enum MissedWord {
     Skip,
     /// The latest of them is run, once for all.
     RunOnce,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum PriorityWord {
+    /// They go before all others.
+    High,
+    /// They are calls like any other.
+    #[default]
+    Normal,
+    /// They go when nothing else waits, and a little beside it.
+    Low,
 }
 
 fn default_name() -> String {
@@ -68,7 +83,7 @@ pub(super) fn schedules(tables: &[ScheduleTable], payload_bytes_max: usize) -> R
     }
     let mut names = BTreeSet::new();
     let mut schedules = Vec::with_capacity(tables.len());
-    for ScheduleTable { name, cron, timezone, payload, media_type, missed } in tables {
+    for ScheduleTable { name, cron, timezone, payload, media_type, missed, priority } in tables {
         let Ok(name) = Name::parse(name) else {
             return wrong(
                 "name",
@@ -97,7 +112,13 @@ pub(super) fn schedules(tables: &[ScheduleTable], payload_bytes_max: usize) -> R
             MissedWord::Skip => Missed::Skip,
             MissedWord::RunOnce => Missed::RunOnce,
         };
-        schedules.push(Schedule { name, timetable, missed, payload: payload.clone(), media_type: media_type.clone() });
+        let priority = match priority {
+            PriorityWord::High => Priority::High,
+            PriorityWord::Normal => Priority::Normal,
+            PriorityWord::Low => Priority::Low,
+        };
+        let (payload, media_type) = (payload.clone(), media_type.clone());
+        schedules.push(Schedule { name, timetable, missed, payload, media_type, priority });
     }
     Ok(schedules.into())
 }

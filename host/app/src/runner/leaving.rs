@@ -166,10 +166,13 @@ impl Runner {
     }
 }
 
-/// A call that may begin only when it is its turn. One that has to wait for its time first is none yet.
+/// A call that may begin only when it is its turn. One that has to wait for its time first is none yet, nor is one that goes to
+/// the stream of its level first.
 pub(super) fn wants_turn(incoming: &Incoming) -> Option<&Delivery> {
     match incoming {
-        Incoming::Call(delivery) => Some(delivery).filter(|d| d.call.key.is_some() && d.call.delay.is_none()),
+        Incoming::Call(delivery) => {
+            Some(delivery).filter(|d| d.call.key.is_some() && d.call.delay.is_none() && !d.is_out_of_place())
+        }
         Incoming::Malformed(..) => None,
     }
 }

@@ -4,7 +4,7 @@
 -- From here on the call's id has a mark, which goes in the script that ends the call: from then on its result says that it
 -- was there. Refused when memory is full, as every new call is.
 --
--- KEYS[1]  the function's call stream
+-- KEYS[1]  the function's stream of calls of its level
 -- KEYS[2]  the call's result key
 -- KEYS[3]  the mark of its id
 -- ARGV[1]  how long the mark lasts if nothing ends the call, in ms
@@ -20,5 +20,6 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 local fields = {}
 for i = 2, #ARGV do fields[i - 1] = ARGV[i] end
 local entry = redis.call('XADD', KEYS[1], '*', unpack(fields))
-redis.call('SET', KEYS[3], entry, 'PX', ARGV[1])
+local level = string.match(KEYS[1], '}:calls:(%l+)$')
+redis.call('SET', KEYS[3], level and entry .. '-' .. level or entry, 'PX', ARGV[1])
 return 1

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Gives a call up: keeps it among the dead letters with the reason, and ends it with the result `dead`.
 --
--- KEYS[1]  the function's call stream
--- KEYS[2]  its claims hash
--- KEYS[3]  its dead letters
+-- KEYS[1]  the stream of the function's calls in which it stands
+-- KEYS[2]  the claims hash of that stream
+-- KEYS[3]  the function's dead letters
 -- KEYS[4]  the call's result key
 -- ARGV[1]  consumer group
 -- ARGV[2]  this host's consumer name
@@ -50,10 +50,12 @@ else
     cut, left = cut + #text - #kept, left - #kept
     if i <= 4000 then fields[i] = kept end
   end
-  local named, told = false, {}
+  -- The stream in which it stands says its level if the call does not.
+  local named, told, level = false, {}, string.match(calls, '}:calls:(%l+)$')
   for i = 10, #ARGV, 2 do told[ARGV[i]] = true end
   for i = #fields - 1, 1, -2 do
     named = named or fields[i] == 'id'
+    if fields[i] == 'priority' then level = nil end
     if told.history and fields[i] == 'history' then
       table.remove(fields, i)
       table.remove(fields, i)
@@ -62,6 +64,10 @@ else
   if not named then
     fields[#fields + 1] = 'id'
     fields[#fields + 1] = ARGV[8]
+  end
+  if level then
+    fields[#fields + 1] = 'priority'
+    fields[#fields + 1] = level
   end
   for i = 10, #ARGV do fields[#fields + 1] = ARGV[i] end
   if cut > 0 then

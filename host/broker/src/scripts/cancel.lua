@@ -1,9 +1,9 @@
 -- How a call is taken back. It stands before the cancelling scripts, behind next_turn.lua, and is no script by itself; all of them have these keys
 -- and arguments. Allowed when memory is full: what is taken out frees more than its result takes.
 --
--- KEYS[1]  the function's call stream
--- KEYS[2]  its claims hash
--- KEYS[3]  its delayed set
+-- KEYS[1]  the function's stream of calls of one level
+-- KEYS[2]  the claims hash of that stream
+-- KEYS[3]  the function's delayed set
 -- KEYS[4]  the call's result key
 -- KEYS[5]  the mark of its id
 -- KEYS[6]  the turns

@@ -1,18 +1,21 @@
 -- Takes a call back that stands in a part of the call stream; begins with cancel.lua.
 local ended = standing()
 if ended then return { 'ended', ended } end
+-- Behind what Redis calls an entry of another than the normal stream stands its level.
+local level = string.match(calls, '}:calls:(%l+)$')
+level = level and '-' .. level or ''
 local page = redis.call('XRANGE', calls, ARGV[10], ARGV[11], 'COUNT', ARGV[12])
 for _, entry in ipairs(page) do
   local name, fields = entry[1], entry[2]
   local own = field(fields, 'id')
-  if own == id or own == '' and name == id then
+  if own == id or own == '' and name .. level == id then
     local attempts = (tonumber(field(fields, 'attempt')) or 1) - 1
     local rows = redis.pcall('XPENDING', calls, group, name, name, 1)
     local holder = not rows.err and rows[1] and rows[1][2]
     if holder then
       if holder ~= ARGV[9] then
-        redis.call('PUBLISH', ARGV[7] .. holder, '{"cancel":["' .. ARGV[8] .. '","' .. name .. '"]}')
-        return { 'held', holder, name }
+        redis.call('PUBLISH', ARGV[7] .. holder, '{"cancel":["' .. ARGV[8] .. '","' .. name .. level .. '"]}')
+        return { 'held', holder, name .. level }
       end
       attempts = attempts + 1 + (tonumber(redis.call('HGET', claims, name) or 0))
       redis.call('XACK', calls, group, name)

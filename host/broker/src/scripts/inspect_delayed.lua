@@ -11,12 +11,15 @@
 --   [3] when it is due, in Unix ms
 --   [4] when it was first accepted, in Unix ms; '' = nobody says
 --   [5] its deadline; '' = none
+--   [6] its level; '' = normal
 local page = redis.call('ZRANGE', KEYS[1], ARGV[2], ARGV[2] + ARGV[3] - 1, 'WITHSCORES')
 for i = 1, #page, 2 do
   -- What is no call of a host is passed over here; it becomes a dead letter when it is due.
   local read, fields = pcall(cmsgpack.unpack, page[i])
   if read and type(fields) == 'table' and field(fields, 'id') == ARGV[1] then
-    return { #page / 2, field(fields, 'attempt'), page[i + 1], field(fields, 'accepted'), field(fields, 'deadline') }
+    local told = { #page / 2, field(fields, 'attempt'), page[i + 1] }
+    for _, name in ipairs({ 'accepted', 'deadline', 'priority' }) do told[#told + 1] = field(fields, name) end
+    return told
   end
 end
 return { #page / 2 }

@@ -1,7 +1,7 @@
 -- Describes what hosts have in their hands of one function; begins with inspect.lua.
 --
--- KEYS[1] the function's call stream
--- KEYS[2] its claims hash
+-- KEYS[1] the function's stream of calls of one level
+-- KEYS[2] the claims hash of that stream
 -- ARGV[1] consumer group
 -- ARGV[2] how many entries are described, at the most
 --

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Takes a host's consumer out of one function's group, if nothing is pending for it.
+-- Takes a host's consumer out of the group of one call stream, if nothing is pending for it there.
 --
--- KEYS[1] the function's call stream
+-- KEYS[1] a function's stream of calls of one level
 -- ARGV[1] consumer group
 -- ARGV[2] the consumer
 --

@@ -5,7 +5,7 @@
 -- the call as it stands in `delayed` too, where it is found like every call that waits.
 
 -- The turn of `id` is over: it goes to the first that waits, which stands in the stream from now on. One that was taken back
--- meanwhile is passed by.
+-- meanwhile is passed by. `calls` is any of the function's call streams; each call goes to that of its level.
 local function next_turn(turns, line, calls, delayed, key, id)
   local holder = redis.call('HGET', turns, key)
   if holder and holder ~= id then return end
@@ -19,10 +19,14 @@ local function next_turn(turns, line, calls, delayed, key, id)
     local call = string.sub(first, #key + 44)
     if redis.call('ZREM', delayed, call) == 1 then
       local fields = cmsgpack.unpack(call)
+      local stands = string.match(calls, '}:calls:(%l+)$')
+      local stream = stands and string.sub(calls, 1, -#stands - 2) or calls
       for i = 1, #fields, 2 do
-        if fields[i] == 'id' then redis.call('HSET', turns, key, fields[i + 1]) end
+        local name, value = fields[i], fields[i + 1]
+        if name == 'id' then redis.call('HSET', turns, key, value) end
+        if name == 'priority' and (value == 'high' or value == 'low') then stream = stream .. ':' .. value end
       end
-      redis.call('XADD', calls, '*', unpack(fields))
+      redis.call('XADD', stream, '*', unpack(fields))
       return
     end
   end

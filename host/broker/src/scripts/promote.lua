@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Moves calls whose wait is over from the delayed set to the call stream of one function.
+-- Moves calls whose wait is over from the delayed set to the call streams of one function, each to that of its level.
 --
--- KEYS[1] the function's call stream
+-- KEYS[1] the function's call stream; those of the other levels are named after it
 -- KEYS[2] its delayed set
 -- KEYS[3] its dead letters: whatever in the delayed set is no call goes there
 -- ARGV[1] how many calls may be moved at the most
@@ -24,10 +24,18 @@ local function is_call(fields)
   return true
 end
 
+local function stream_of(fields)
+  for i = 1, #fields, 2 do
+    local level = fields[i] == 'priority' and fields[i + 1]
+    if level == 'high' or level == 'low' then return calls .. ':' .. level end
+  end
+  return calls
+end
+
 local function move(call)
   local read, fields = pcall(cmsgpack.unpack, call)
   if read and is_call(fields) then
-    redis.call('XADD', calls, '*', unpack(fields))
+    redis.call('XADD', stream_of(fields), '*', unpack(fields))
   else
     redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
       'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))

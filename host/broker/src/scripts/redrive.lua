@@ -2,7 +2,7 @@
 -- Sends dead letters of one function again: each call stands in its stream once more, under its own id and with what is
 -- known of its attempts, and the result `dead` that it had is gone. All of that or nothing, for each letter.
 --
--- KEYS[1]  the function's call stream
+-- KEYS[1]  the function's call stream; those of the other levels are named after it
 -- KEYS[2]  its dead letters
 -- KEYS[3…] the result key of each letter's call, in order
 -- ARGV[…]  two for each letter: its entry id, the call's id
@@ -19,6 +19,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- What hosts write anew.
 local ours = { id = true, attempt = true, accepted = true, spent = true, history = true }
 
+-- Whether an id is one that Redis gave: that of an entry, with the level of its stream behind it unless that is normal.
+local function is_given(id)
+  return string.find(id, '^%d+%-%d+$') or string.find(id, '^%d+%-%d+%-high$') or string.find(id, '^%d+%-%d+%-low$')
+end
+
 local function redrive(letter, call, result)
   local found = redis.call('XRANGE', dead, letter, letter)
   if #found == 0 then return 0 end
@@ -30,11 +35,15 @@ local function redrive(letter, call, result)
     at = at - 2
   end
   if at < 1 or told.cut_bytes then return 3 end
-  local fields, had = {}, {}
+  local fields, had, stream, level = {}, {}, calls, ''
   for i = 1, at - 2, 2 do
     local name, value = old[i], old[i + 1]
     -- Who sends it again wants an answer, although the one who sent it first does not wait any more.
     local is_past = name == 'deadline' and (tonumber(value) or math.huge) <= now
+    if name == 'priority' and (value == 'high' or value == 'low') then
+      level = '-' .. value
+      stream = calls .. ':' .. value
+    end
     if ours[name] then
       had[name] = value
     elseif not is_past then
@@ -47,7 +56,7 @@ local function redrive(letter, call, result)
   local standing = redis.pcall('GET', result)
   if type(standing) == 'string' and string.sub(standing, 1, 16) ~= '{"status":"dead"' then return 2 end
   local spent = math.min(math.max(tonumber(told.attempts) or 0, 0), 999998)
-  local accepted = had.accepted or told.accepted_ms or string.match(call, '^(%d+)%-%d+$') or told.died_ms
+  local accepted = had.accepted or told.accepted_ms or is_given(call) and string.match(call, '^%d+') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
   local history = told.history or had.history
   if history then
@@ -55,11 +64,11 @@ local function redrive(letter, call, result)
     new[#new + 1] = history
   end
   for _, text in ipairs(new) do fields[#fields + 1] = text end
-  local entry = redis.call('XADD', calls, '*', unpack(fields))
+  local entry = redis.call('XADD', stream, '*', unpack(fields))
   redis.call('DEL', result)
   -- An id that its caller chose is marked again until the call ends, for a week at the most, as accept.lua does it.
   local tag, id = string.match(result, '^(.-}:)result:(.+)$')
-  if id and not string.find(id, '^%d+%-%d+$') then redis.call('SET', tag .. 'id:' .. id, entry, 'PX', 604800000) end
+  if id and not is_given(id) then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
   redis.call('XDEL', dead, letter)
   return 1
 end

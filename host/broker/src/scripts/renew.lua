@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Keeps leases of one function: sets back the idle time of the entries that this host still holds.
+-- Keeps leases of one call stream: sets back the idle time of the entries that this host still holds.
 --
--- KEYS[1]  the function's call stream
--- KEYS[2]  its claims hash
+-- KEYS[1]  the function's stream of calls of one level
+-- KEYS[2]  the claims hash of that stream
 -- ARGV[1]  consumer group
 -- ARGV[2]  this host's consumer name
 -- ARGV[3…] two for each lease: entry id, claims that the lease was given at

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Puts a call back: at once, or after a wait. Its payload never leaves Redis.
+-- Puts a call back: at once, or after a wait. Its payload never leaves Redis. It keeps its level: what its field `priority`
+-- says, or else that of the stream in which it stands.
 --
--- KEYS[1] the function's call stream
--- KEYS[2] its claims hash
--- KEYS[3] its delayed set
+-- KEYS[1] the stream of the function's calls in which it stands
+-- KEYS[2] the claims hash of that stream
+-- KEYS[3] the function's delayed set
 -- ARGV[1] consumer group
 -- ARGV[2] this host's consumer name
 -- ARGV[3] entry id
@@ -34,8 +35,12 @@ local found = redis.call('XRANGE', calls, entry, entry)
 if #found == 0 then return -1 end
 local fields = {}
 local old = found[1][2]
+local stands = string.match(calls, '}:calls:(%l+)$')
+local base = stands and string.sub(calls, 1, -#stands - 2) or calls
+local level = nil
 for i = 1, #old, 2 do
   local name = old[i]
+  if name == 'priority' then level = old[i + 1] end
   if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' and not (history and name == 'history') then
     fields[#fields + 1] = name
     fields[#fields + 1] = old[i + 1]
@@ -45,13 +50,19 @@ if history then
   fields[#fields + 1] = 'history'
   fields[#fields + 1] = history
 end
+if stands and not level then
+  level = stands
+  fields[#fields + 1] = 'priority'
+  fields[#fields + 1] = level
+end
 for _, text in ipairs({ 'id', ARGV[5], 'attempt', ARGV[6], 'accepted', ARGV[7] }) do
   fields[#fields + 1] = text
 end
 
 local due = 0
 if wait < 0 then
-  redis.call('XADD', calls, '*', unpack(fields))
+  local stream = (level == 'high' or level == 'low') and base .. ':' .. level or base
+  redis.call('XADD', stream, '*', unpack(fields))
 else
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Ends calls of one function: the result first, then the acknowledgement, then the notices.
+-- Ends calls of one call stream: the result first, then the acknowledgement, then the notices.
 --
 -- Allowed when memory is full: settling frees more than it takes, and a full Redis must still drain.
 --
--- KEYS[1]  the function's call stream
--- KEYS[2]  its claims hash
+-- KEYS[1]  the function's stream of calls of one level
+-- KEYS[2]  the claims hash of that stream
 -- KEYS[3…] the result key of each settlement, in order
 -- ARGV[1]  consumer group
 -- ARGV[2]  this host's consumer name

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Takes over what other hosts of one function left: entries whose lease has lapsed, and entries of hosts that are gone.
+-- Takes over what other hosts left in one call stream: entries whose lease has lapsed, and entries of hosts that are gone.
 --
--- KEYS[1]  the function's call stream
--- KEYS[2]  its claims hash
--- KEYS[3]  its delayed set
+-- KEYS[1]  the function's stream of calls of one level
+-- KEYS[2]  the claims hash of that stream
+-- KEYS[3]  the function's delayed set
 -- ARGV[1]  consumer group
 -- ARGV[2]  this host's consumer name
 -- ARGV[3]  lease in ms: an entry that nobody renewed for so long has no owner any more
@@ -22,6 +22,7 @@
 --   [4] the hosts that hold lapsed entries but were not cut off: nothing was claimed from them
 --   [5] how many entries of gone hosts are this host's share and were over the limit
 --   [6] how many entries of gone hosts are left to others; both are counted up to about a thousand
+--   [7] which streams the function has beside one for normal calls: 1 = for high ones, 2 = for low ones, 3 = both
 local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
 local group, me, lease, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local shares, share = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -115,4 +116,5 @@ if #first > 0 then
   local time = redis.call('TIME')
   next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
 end
-return { math.floor(next_lapse), next_due, taken, whole, mine_left, others_left }
+local levels = redis.call('EXISTS', calls .. ':high') + 2 * redis.call('EXISTS', calls .. ':low')
+return { math.floor(next_lapse), next_due, taken, whole, mine_left, others_left, levels }

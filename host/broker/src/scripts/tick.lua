@@ -1,7 +1,7 @@
 #!lua
 -- Makes the call of one tick of a schedule, unless some host has made it. Refused when memory is full, as any new call is.
 --
--- KEYS[1] the function's call stream
+-- KEYS[1] the function's stream of calls of the level that the schedule's calls have
 -- KEYS[2] its ticks: by the name of a schedule, up to when all of its ticks were dealt with
 -- ARGV[1] the schedule's name
 -- ARGV[2] the tick in Unix ms; 0 = none: it is only asked what was done

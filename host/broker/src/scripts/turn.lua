@@ -3,9 +3,9 @@
 -- calls do, until next_turn.lua puts it back. Asked again for the same call it answers the same: the turn is the call's and
 -- not its host's.
 --
--- KEYS[1] the function's call stream
--- KEYS[2] its claims hash
--- KEYS[3] its delayed set
+-- KEYS[1] the stream of the function's calls in which it stands
+-- KEYS[2] the claims hash of that stream
+-- KEYS[3] the function's delayed set
 -- KEYS[4] the turns
 -- KEYS[5] the line
 -- ARGV[1] consumer group
@@ -37,12 +37,19 @@ end
 local found = redis.call('XRANGE', calls, entry, entry)
 if #found == 0 then return -1 end
 local fields, old = {}, found[1][2]
+-- Among those that wait it has no stream that could say its level.
+local level = string.match(calls, '}:calls:(%l+)$')
 for i = 1, #old, 2 do
   local name = old[i]
+  if name == 'priority' then level = nil end
   if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' then
     fields[#fields + 1] = name
     fields[#fields + 1] = old[i + 1]
   end
+end
+if level then
+  fields[#fields + 1] = 'priority'
+  fields[#fields + 1] = level
 end
 for _, text in ipairs({ 'id', id, 'attempt', ARGV[6], 'accepted', ARGV[7] }) do fields[#fields + 1] = text end
 local call = cmsgpack.pack(fields)

@@ -52,6 +52,9 @@ fn print(out: &mut impl std::io::Write, why: &Why) -> std::io::Result<()> {
     if let Some(waits_for) = why.waits_for {
         writeln!(out, "  waits because {}", waits_for.text())?;
     }
+    if !why.priority.is_normal() {
+        writeln!(out, "  among the {} calls of its function", why.priority)?;
+    }
     for room in &why.rooms {
         let held = room.held.map_or(String::new(), |held| format!("; {}", held.text()));
         let function = if room.has_function { "has the function" } else { "does not have the function" };

@@ -45,7 +45,7 @@ async fn what_is_wrong_with_one_call_is_said_of_it_and_the_others_are_accepted()
         { "payload": 1, "payload_base64": "AA==" },
         { "payload_base64": "%" },
         { "payload": 1, "type": "none" },
-        { "payload": 1, "priority": 9 },
+        { "payload": 1, "colour": 9 },
         7,
         { "payload": "last" },
     ]);
@@ -57,7 +57,7 @@ async fn what_is_wrong_with_one_call_is_said_of_it_and_the_others_are_accepted()
         said["calls"].as_array().unwrap().iter().map(|call| call["error"]["code"].as_str().unwrap_or("")).collect();
     let bad = "bad-call";
     assert_eq!(codes, ["", "bad-id", bad, bad, bad, "bad-content-type", bad, bad, ""]);
-    assert!(said["calls"][6]["error"]["detail"].as_str().unwrap().contains("`priority`"), "{said}");
+    assert!(said["calls"][6]["error"]["detail"].as_str().unwrap().contains("`colour`"), "{said}");
     assert_eq!(answers(&stage, &said).await?, [json!([1, 2]), json!("last")]);
     Ok(())
 }

@@ -157,7 +157,7 @@ async fn ask(host: &Rc<Host>, function: usize, args: Vec<Vec<u8>>, seats: &mut u
         Claim { function, host: host.name.clone(), entry: String::new(), epoch: 0, call: None, way: Way::Sweep };
     let asked = host.sim.now();
     let replies = host.queue.ask_all(vec![Ask::Run("sweep", keys, args)], vec![claim]).await?;
-    let [lapse, due, taken, whole, mine, others] = replies[0].parts() else {
+    let [lapse, due, taken, whole, mine, others, _] = replies[0].parts() else {
         host.server.history.borrow_mut().broke("I1", format!("sweep.lua failed: {:?}", replies[0]));
         return Err(Lost);
     };
