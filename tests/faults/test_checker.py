@@ -60,8 +60,8 @@ class Book:
         """What Redis writes into its file."""
         self.aof.append([word if isinstance(word, bytes) else str(word).encode() for word in words])
 
-    def read(self, function, entry, host, t=CALM):
-        stream = f"baton:{{{function}}}:calls"
+    def read(self, function, entry, host, t=CALM, level=""):
+        stream = f"baton:{{{function}}}:calls{level}"
         self.redis("XCLAIM", stream, "hosts", host, 0, entry, "TIME", int(t), "RETRYCOUNT", 1, "FORCE", "JUSTID", "LASTID", entry)
 
     def settle(self, function, entry, call, document):
@@ -282,6 +282,18 @@ class Checker(unittest.TestCase):
         self.book.redis("XADD", stream, "9-0", "payload", payload("default", 3))
         self.book.read("default/echo", "9-0", "a")
         self.book.redis("XGROUP", "DELCONSUMER", stream, "hosts", "a")
+        self.caught("I7", "deleted while it had it")
+
+    def test_entries_of_two_levels_are_two_though_redis_calls_them_the_same(self):
+        high = "baton:{default/echo}:calls:high"
+        for level in ["", ":high"]:
+            self.book.redis("XADD", f"baton:{{default/echo}}:calls{level}", "9-0", "payload", payload("default", 3))
+        self.book.read("default/echo", "9-0", "a", level=":high")
+        self.book.redis("XDEL", "baton:{default/echo}:calls", "9-0")
+        self.passes()
+        self.book.redis("XGROUP", "DELCONSUMER", "baton:{default/echo}:calls", "hosts", "a")
+        self.passes()
+        self.book.redis("XGROUP", "DELCONSUMER", high, "hosts", "a")
         self.caught("I7", "deleted while it had it")
 
     def test_a_late_call_is_seen_and_time_with_faults_is_forgiven(self):

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from .document import documents
 from .resp import commands
 
+#: What stands behind the names of streams and claims of other than normal calls, and behind the ids of their entries here.
+LEVELS = {":high": "-high", ":low": "-low"}
+
 #: Fields of an entry that a host has put back; callers never write them.
 PUT_BACK = (b"attempt", b"accepted")
 
@@ -18,11 +21,11 @@ class Ledger:
     prefix: str
     group: str
     wrong: list = field(default_factory=list)
-    #: stream -> entry id -> fields
+    #: function -> entry id, with its level behind it -> fields
     entries: dict = field(default_factory=dict)
-    #: stream -> entry id -> owner
+    #: function -> entry id, with its level behind it -> owner
     owners: dict = field(default_factory=dict)
-    #: stream -> entry id -> how often it was claimed from a host that was lost
+    #: function -> entry id, with its level behind it -> how often it was claimed from a host that was lost
     counted: dict = field(default_factory=dict)
     #: (function, call id) -> the document that stands
     results: dict = field(default_factory=dict)
@@ -40,11 +43,15 @@ class Ledger:
     is_there: bool = True
 
     def function(self, key):
-        """`T/F` of a key of a function, and what it is; None for others."""
+        """`T/F` of a key of a function, what it is, and of which level ("" = normal); None for others."""
         if not key.startswith(self.prefix + ":{"):
             return None
         function, _, rest = key[len(self.prefix) + 2 :].partition("}:")
-        return (function, rest) if "/" in function else None
+        level = ""
+        for name, suffix in LEVELS.items():
+            if rest in ("calls" + name, "claims" + name):
+                rest, level = rest.removesuffix(name), suffix
+        return (function, rest, level) if "/" in function else None
 
     def call_of(self, stream, entry):
         """The call's id: the field `id`, or the entry's own."""
@@ -65,25 +72,25 @@ class Ledger:
             place = self.function(words[1].decode()) if len(words) > 1 else None
             if place is None:
                 continue
-            function, rest = place
+            function, rest, level = place
             if name == b"XADD" and rest == "calls":
-                self.add(function, words)
+                self.add(function, words, level)
             elif name == b"XADD" and rest == "dead":
                 self.dead += 1
             elif name == b"XCLAIM" and rest == "calls":
-                self.claim(function, words)
+                self.claim(function, words, level)
             elif name == b"HINCRBY" and rest == "claims":
-                counted = self.counted.setdefault(function, {})
-                counted[words[2].decode()] = counted.get(words[2].decode(), 0) + int(words[3])
+                counted, entry = self.counted.setdefault(function, {}), words[2].decode() + level
+                counted[entry] = counted.get(entry, 0) + int(words[3])
             elif name == b"HDEL" and rest == "claims":
                 for entry in words[2:]:
-                    self.counted.get(function, {}).pop(entry.decode(), None)
+                    self.counted.get(function, {}).pop(entry.decode() + level, None)
             elif name == b"SET" and rest.startswith("result:"):
                 self.result(function, rest.removeprefix("result:"), words[2])
             elif name == b"XACK" and rest == "calls":
-                self.acknowledge(function, [word.decode() for word in words[3:]], batch)
+                self.acknowledge(function, [word.decode() + level for word in words[3:]], batch)
             elif name == b"XDEL" and rest == "calls":
-                self.delete(function, [word.decode() for word in words[2:]])
+                self.delete(function, [word.decode() + level for word in words[2:]])
             elif name == b"XTRIM" and rest == "calls":
                 self.wrong.append(("I1", function, None, "the call stream was trimmed"))
             elif name in (b"DEL", b"UNLINK") and rest.startswith("result:"):
@@ -99,20 +106,20 @@ class Ledger:
         self.results.clear()
         self.submitted.clear()
 
-    def add(self, function, words):
+    def add(self, function, words, level):
         words = [word for word in words if word.upper() != b"NOMKSTREAM"]
-        entry, fields = words[2].decode(), dict(zip(words[3::2], words[4::2]))
+        entry, fields = words[2].decode() + level, dict(zip(words[3::2], words[4::2]))
         self.entries.setdefault(function, {})[entry] = fields
-        call = (function, fields.get(b"id", words[2]).decode())
+        call = (function, fields.get(b"id", entry.encode()).decode())
         self.payloads[call] = fields.get(b"payload", b"")
         if not any(name in fields for name in PUT_BACK):
             self.submitted[call] = self.submitted.get(call, 0) + 1
 
-    def claim(self, function, words):
+    def claim(self, function, words, level):
         owner, options = words[3].decode(), words[5:]
         ids, ms = [], 0
         while options and options[0][:1].isdigit():
-            ids.append(options.pop(0).decode())
+            ids.append(options.pop(0).decode() + level)
         if b"TIME" in options:
             ms = int(options[options.index(b"TIME") + 1])
         owners = self.owners.setdefault(function, {})
@@ -162,7 +169,8 @@ class Ledger:
         put_back = set()
         for words in batch:
             name = words[0].upper()
-            if name == b"XADD" and words[1].decode().endswith(":calls"):
+            place = self.function(words[1].decode()) if name == b"XADD" else None
+            if place is not None and place[1] == "calls":
                 fields = dict(zip(words[3::2], words[4::2]))
                 put_back.add(fields.get(b"id", b"").decode())
             elif name == b"ZADD":
@@ -187,13 +195,18 @@ class Ledger:
         place = self.function(words[2].decode())
         if place is None:
             return
-        function, consumer = place[0], words[4].decode()
+        function, level, consumer = place[0], place[2], words[4].decode()
         owners = self.owners.get(function, {})
-        left = [entry for entry, owner in owners.items() if owner == consumer]
+        left = [entry for entry, owner in owners.items() if owner == consumer and level_of(entry) == level]
         for entry in left:
             call = self.call_of(function, entry)
             self.wrong.append(("I7", function, call, f"the consumer {consumer} was deleted while it had it"))
             del owners[entry]
+
+
+def level_of(entry):
+    """What stands behind an entry's id for its level."""
+    return next((suffix for suffix in LEVELS.values() if entry.endswith(suffix)), "")
 
 
 def replay(data, prefix="baton", group="hosts"):

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from .document import documents
+from .ledger import LEVELS
 from .resp import Redis, RespError
 
 #: How long hosts may take to be done with everything; what is not done then is named.
@@ -44,7 +45,9 @@ def wait(redis, prefix, functions, within=QUIET_WITHIN_S):
     while time.monotonic() - start < within:
         moving = 0
         for function in functions:
-            moving += redis("XLEN", f"{prefix}:{{{function}}}:calls") + redis("ZCARD", f"{prefix}:{{{function}}}:delayed")
+            for level in ["", *LEVELS]:
+                moving += redis("XLEN", f"{prefix}:{{{function}}}:calls{level}")
+            moving += redis("ZCARD", f"{prefix}:{{{function}}}:delayed")
         if moving == 0:
             return time.monotonic() - start
         time.sleep(0.1)
@@ -64,7 +67,8 @@ def take(run, functions, within=QUIET_WITHIN_S):
         if cursor == b"0":
             break
     for function in functions:
-        look(redis, run, function, snapshot)
+        for level in ["", *LEVELS]:
+            look(redis, run, function, level, snapshot)
     for key in sorted(keys):
         sort(redis, prefix, key, snapshot)
     online = {name.decode() for name in redis("SMEMBERS", f"{prefix}:{{hosts}}:online")}
@@ -75,9 +79,11 @@ def take(run, functions, within=QUIET_WITHIN_S):
     return snapshot
 
 
-def look(redis, run, function, snapshot):
-    """One function's stream and consumers."""
-    stream = f"{run['prefix']}:{{{function}}}:calls"
+def look(redis, run, function, level, snapshot):
+    """One function's stream of one level, and its consumers."""
+    stream = f"{run['prefix']}:{{{function}}}:calls{level}"
+    if level and not redis("EXISTS", stream):
+        return
     for entry, fields in redis("XRANGE", stream, "-", "+", "COUNT", 20):
         snapshot.left.append(f"{function}: the entry {entry.decode()} is still there: {fields[:4]!r}")
     try:
@@ -95,6 +101,11 @@ def look(redis, run, function, snapshot):
             snapshot.left.append(f"{function}: the consumer {name} belongs to no host that lives")
 
 
+def level_in(rest):
+    """The level with which the name of a key ends; nothing for most."""
+    return next((level for level in LEVELS if rest.endswith(level)), "")
+
+
 def sort(redis, prefix, key, snapshot):
     """One key: what it is, or that nobody knows it."""
     place, _, rest = key.removeprefix(prefix + ":{").partition("}:")
@@ -108,9 +119,9 @@ def sort(redis, prefix, key, snapshot):
             facts = dict(zip(fields[::2], fields[1::2]))
             words = (facts.get(name, b"").decode(errors="replace") for name in (b"id", b"reason", b"payload"))
             snapshot.dead.append((place, *words))
-    elif rest == "claims":
+    elif rest.removesuffix(level_in(rest)) == "claims":
         snapshot.left.append(f"claims are left in {key}: {redis('HGETALL', key)!r}")
     elif rest == "delayed":
         snapshot.left.append(f"calls wait in {key}")
-    elif place != "hosts" and rest != "calls":
+    elif place != "hosts" and rest.removesuffix(level_in(rest)) != "calls":
         snapshot.left.append(f"nobody knows the key {key}")

@@ -155,14 +155,15 @@ impl Callers {
         };
         let mut add = redis::cmd("XADD");
         let reply = format!("{REPLY}.{}", call.function.replace('/', "."));
-        add.arg(format!("{PREFIX}:{{{}}}:calls", call.function)).arg("*").arg("payload").arg(&call.payload);
+        let level = call.level.map(|level| format!(":{level}")).unwrap_or_default();
+        add.arg(format!("{PREFIX}:{{{}}}:calls{level}", call.function)).arg("*").arg("payload").arg(&call.payload);
         add.arg("reply").arg(reply);
         let name = call.name(self.seed);
         if let Some(name) = &name {
             add.arg("id").arg(name);
         }
         match add.query_async::<String>(&mut connection).await {
-            Ok(entry) => Sent::Accepted(name.unwrap_or(entry)),
+            Ok(entry) => Sent::Accepted(name.unwrap_or_else(|| entry + &level.replace(':', "-"))),
             // Redis itself has said no.
             Err(error) if error.code().is_some() => Sent::Refused(error.to_string()),
             Err(error) => {
@@ -187,6 +188,7 @@ impl Callers {
         let name = call.name(self.seed);
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(name.as_deref().map(|name| ("idempotency-key", name)));
+        headers.extend(call.level.map(|level| ("baton-priority", level)));
         let path = format!("/v1/{verb}/{}", call.function);
         match http.post_with(&path, &headers, call.payload.clone()).await {
             Ok(answer) => self.answered(call, verb, &answer),

@@ -106,9 +106,11 @@ async fn is_quiet(redis: &Address) -> bool {
     let Ok(mut redis) = redis.connect().await else { return false };
     for function in FUNCTIONS {
         let mut ask = redis::pipe();
-        ask.cmd("XLEN").arg(format!("{PREFIX}:{{{function}}}:calls"));
+        for level in ["", ":high", ":low"] {
+            ask.cmd("XLEN").arg(format!("{PREFIX}:{{{function}}}:calls{level}"));
+        }
         ask.cmd("ZCARD").arg(format!("{PREFIX}:{{{function}}}:delayed"));
-        if !ask.query_async(&mut redis).await.is_ok_and(|waiting: (u64, u64)| waiting == (0, 0)) {
+        if !ask.query_async(&mut redis).await.is_ok_and(|waiting: [u64; 4]| waiting == [0; 4]) {
             return false;
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) function: &'static str,
     /// How it is made.
     pub(crate) way: Way,
+    /// How urgent it is, if it is no normal call.
+    pub(crate) level: Option<&'static str>,
     /// When it is submitted a second time, if it is.
     pub(crate) again: Option<Duration>,
     /// What is sent.
@@ -70,14 +72,15 @@ impl Call {
     #[must_use]
     pub(crate) fn json(&self, seed: u64) -> Value {
         json!({"ev": "send", "n": self.n, "function": self.function, "way": self.way.name(), "id": self.name(seed),
-               "payload": self.payload})
+               "level": self.level, "payload": self.payload})
     }
 }
 
 /// All calls of a run, in the order of their times.
 #[must_use]
 pub(crate) fn calls(plan: &Plan) -> Vec<Call> {
-    let mut chance = Chance::of(plan.seed, 2);
+    // Levels have a chance of their own, so that a seed makes the calls that it always made.
+    let (mut chance, mut levels) = (Chance::of(plan.seed, 2), Chance::of(plan.seed, 6));
     let lasts_ms = u64::try_from(plan.lasts.as_millis()).expect("a run is short");
     let mut burst_ms = 0;
     let mut left = 0u32;
@@ -89,14 +92,14 @@ pub(crate) fn calls(plan: &Plan) -> Vec<Call> {
             }
             let at_ms = if left > 0 { burst_ms } else { chance.between(0, lasts_ms) };
             left = left.saturating_sub(1);
-            call(n, Duration::from_millis(at_ms), plan, &mut chance)
+            call(n, Duration::from_millis(at_ms), plan, &mut chance, &mut levels)
         })
         .collect();
     calls.sort_by_key(|call| (call.at, call.n));
     calls
 }
 
-fn call(n: usize, at: Duration, plan: &Plan, chance: &mut Chance) -> Call {
+fn call(n: usize, at: Duration, plan: &Plan, chance: &mut Chance, levels: &mut Chance) -> Call {
     // `echo` needs nothing outside, so calls of it end in large batches; `witness` tells what it does.
     let function = *chance.one(&FUNCTIONS);
     let ways = [Way::Redis, Way::Redis, Way::RedisNamed, Way::RedisNamed, Way::Http, Way::HttpNamed, Way::HttpSend];
@@ -122,7 +125,8 @@ fn call(n: usize, at: Duration, plan: &Plan, chance: &mut Chance) -> Call {
     let payload = json!({"k": k, "ms": ms, "mode": mode, "pad": pad}).to_string();
     let may_repeat = !matches!(way, Way::Redis | Way::Http);
     let again = (may_repeat && chance.percent(35)).then(|| Duration::from_millis(chance.between(0, 3_000)));
-    Call { n, at, function, way, again, payload }
+    let level = *levels.one(&[None, None, None, Some("high"), Some("low")]);
+    Call { n, at, function, way, level, again, payload }
 }
 
 #[cfg(test)]
