@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use baton_broker::{Delivery, Incoming, Queue, Settled, Settlement};
 use baton_engine::{Invocation, Services};
 use baton_model::mutants::{Rule, is_left_out};
-use baton_model::{Call, Disposition, HostId, Lease, Outcome, ResultDocument, Status, decide};
+use baton_model::{Call, Disposition, EntryId, HostId, Lease, Outcome, ResultDocument, Status, decide};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -193,8 +193,10 @@ impl Runner {
             revision.metrics.waited(since.saturating_sub(started.duration_since(read.answered)));
         }
         let came = Came { read: read.map(|read| read.answered), begun: started };
-        // Of two calls under one id the first result stands, and which it is only the script knows.
-        let read = read.filter(|_| !call.id_is_own);
+        // Of two calls under one id the first result stands, and which it is only the script knows. One that was put back has a
+        // mark, which only the script takes away.
+        let is_first_entry = EntryId::parse(call.id.as_str()) == Some(lease.entry);
+        let read = read.filter(|_| !call.id_is_own && is_first_entry);
         let key = FlightKey { function: call.function.clone(), lease };
         let guard = PanicGuard { runner: &self, key: &key };
         let mut run = Run {

@@ -335,13 +335,11 @@ impl Caller {
     ) -> Result<(CallId, bool), BrokerError> {
         let id = options.id.clone().unwrap_or_else(Self::new_id);
         let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        // Nobody sends a call again under an id that was made for it.
-        let mark_lasts = if options.id.is_some() { wait_ms.saturating_add(MARK_LASTS_MS) } else { 0 };
         let mut add = self.delay.call(4);
         add.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.result(function, &id));
         add.arg(self.keys.mark(function, &id));
         add.arg(GROUP).arg(wait_ms).arg(self.keys.hosts_channel()).arg(Word::Due(function.clone(), wait_ms).encode());
-        add.arg(mark_lasts);
+        add.arg(wait_ms.saturating_add(MARK_LASTS_MS));
         self.fields(&mut add, function, payload, options, Some(&id), reply)?;
         match self.delay.run(&self.link, &add).await? {
             Value::Int(due) => Ok((id, due > 0)),

@@ -18,12 +18,9 @@ use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::script::Lua;
+use crate::search::{self, Absent, Budget, Place, STEP};
 use crate::{BrokerError, Cut, Presence};
 
-/// The most entries of each level, and the most delayed calls, among which a call is searched for by its own id.
-const SEARCH_MAX: usize = 10_000;
-/// The most that one script run looks at, payloads and all: of the largest, Redis is held for a tenth of a second.
-const STEP: usize = 16;
 /// Between two looks at the result of a call that a host was told to stop.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(25);
@@ -35,8 +32,8 @@ pub enum Cancelled {
     Done(ResultDocument),
     /// It had ended before. This is its result.
     Ended(ResultDocument),
-    /// There is no such call, or its result has expired, or more than 10,000 calls stand before it.
-    Unknown,
+    /// There is no such call, or its result has expired, or it was not found.
+    Unknown(Absent),
 }
 
 /// Takes calls back.
@@ -57,6 +54,7 @@ macro_rules! cancelling {
         Lua::new(concat!(
             "#!lua flags=allow-oom\n",
             include_str!("scripts/next_turn.lua"),
+            include_str!("scripts/fields.lua"),
             include_str!("scripts/cancel.lua"),
             include_str!($file)
         ))
@@ -67,8 +65,8 @@ macro_rules! cancelling {
 enum Answer {
     Ended(Box<ResultDocument>),
     Held { host: String, entry: EntryId },
-    Next(String),
-    Nowhere,
+    Next { from: String, bytes: usize },
+    Nowhere(Absent),
 }
 
 impl Cancel {
@@ -105,16 +103,24 @@ impl Cancel {
         let began = Instant::now();
         let mut cancelling = Cancelling::default();
         let mut taken_from = String::new();
+        let mut absent = Absent { is_sure: true };
+        // What moves while it is searched for has a mark from then on.
+        let mut is_first = true;
         loop {
-            let answer = self.look(function, id, &taken_from).await?;
+            let answer = self.look(function, id, &taken_from, is_first).await?;
             let (seen, result) = match answer {
                 Answer::Ended(result) => (CancelSeen::Ended, Some(*result)),
                 Answer::Held { host, entry } => (CancelSeen::Held { host, entry }, None),
-                Answer::Next(_) | Answer::Nowhere => (CancelSeen::Nowhere, None),
+                Answer::Nowhere(none) => {
+                    absent.is_sure &= none.is_sure;
+                    is_first = false;
+                    (CancelSeen::Nowhere, None)
+                }
+                Answer::Next { .. } => (CancelSeen::Nowhere, None),
             };
             taken_from.clear();
             match cancelling.next(seen, began.elapsed()) {
-                CancelStep::Done => return Ok(result.map_or(Cancelled::Unknown, of)),
+                CancelStep::Done => return Ok(result.map_or(Cancelled::Unknown(absent), of)),
                 CancelStep::Wait(patience) => {
                     if let Some(result) = self.result_within(function, id, patience).await? {
                         return Ok(of(result));
@@ -126,7 +132,7 @@ impl Cancel {
                     taken_from = host;
                 }
                 CancelStep::LookAgain => {}
-                CancelStep::Unknown => return Ok(Cancelled::Unknown),
+                CancelStep::Unknown => return Ok(Cancelled::Unknown(absent)),
                 CancelStep::GiveUp => {
                     return Err(BrokerError::Unable(format!("call {id} moves from host to host; take it back again")));
                 }
@@ -134,37 +140,64 @@ impl Cancel {
         }
     }
 
-    /// One look wherever a call can be: as the entry that it is named after, in the streams, among the delayed.
-    async fn look(&self, function: &FunctionId, id: &CallId, taken_from: &str) -> Result<Answer, BrokerError> {
-        let mut last = Answer::Nowhere;
-        let named = match EntryId::parse(id.as_str()) {
-            Some(entry) => Some(entry),
-            // Its mark says as which entry it was accepted, if a door of ours accepted it.
-            None => match self.link.run(cmd("GET").arg(self.keys.mark(function, id))).await? {
-                Value::BulkString(mark) => std::str::from_utf8(&mark).ok().and_then(EntryId::parse),
-                _ => None,
-            },
-        };
-        if let Some(entry) = named {
-            let (level, entry) = (entry.level(), entry.in_stream());
-            last = self.step((&self.stream, level), function, id, taken_from, (&entry, &entry), 1).await?;
-        }
-        let streams = Priority::ALL.map(|level| ((&self.stream, level), "-"));
-        for (script, start) in streams.into_iter().chain([((&self.delayed, Priority::Normal), "0")]) {
-            let mut from = start.to_owned();
-            for _ in 0..SEARCH_MAX / STEP {
-                if matches!(last, Answer::Ended(_) | Answer::Held { .. }) {
-                    return Ok(last);
+    /// One look wherever a call can be: as the entry that it is named after, where its mark says, and, if it is to be searched
+    /// for, among the first of the streams and of the delayed.
+    async fn look(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+        taken_from: &str,
+        searches: bool,
+    ) -> Result<Answer, BrokerError> {
+        let delayed = (&self.delayed, Priority::Normal);
+        let named = EntryId::parse(id.as_str()).map(Place::Entry);
+        let marked = search::place(&self.link, &self.keys, function, id).await?;
+        for place in named.into_iter().chain(marked) {
+            let answer = match place {
+                Place::Entry(entry) => {
+                    let (level, entry) = (entry.level(), entry.in_stream());
+                    self.step((&self.stream, level), function, id, taken_from, (&entry, &entry), 1).await?
                 }
-                last = self.step(script, function, id, taken_from, (&from, "+"), STEP).await?;
-                match &last {
-                    Answer::Next(next) => from.clone_from(next),
-                    Answer::Nowhere => break,
-                    Answer::Ended(_) | Answer::Held { .. } => {}
-                }
+                Place::Delayed(rank) => self.walk(delayed, function, id, taken_from, rank.to_string()).await?,
+            };
+            if matches!(answer, Answer::Ended(_) | Answer::Held { .. }) {
+                return Ok(answer);
             }
         }
-        Ok(last)
+        let mut is_sure = true;
+        if !searches {
+            return Ok(Answer::Nowhere(Absent { is_sure }));
+        }
+        let streams = Priority::ALL.map(|level| ((&self.stream, level), "-"));
+        for (script, start) in streams.into_iter().chain([(delayed, "0")]) {
+            match self.walk(script, function, id, taken_from, start.to_owned()).await? {
+                Answer::Nowhere(absent) => is_sure &= absent.is_sure,
+                found @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Next { .. }) => return Ok(found),
+            }
+        }
+        Ok(Answer::Nowhere(Absent { is_sure }))
+    }
+
+    /// One way through a stream or the delayed set, as far as a search may go.
+    async fn walk(
+        &self,
+        script: (&Lua, Priority),
+        function: &FunctionId,
+        id: &CallId,
+        taken_from: &str,
+        mut start: String,
+    ) -> Result<Answer, BrokerError> {
+        let mut budget = Budget::new();
+        while budget.has_room() {
+            match self.step(script, function, id, taken_from, (&start, "+"), STEP).await? {
+                Answer::Next { from, bytes } => {
+                    start = from;
+                    budget.spend(bytes);
+                }
+                end @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Nowhere(_)) => return Ok(end),
+            }
+        }
+        Ok(Answer::Nowhere(Absent { is_sure: false }))
     }
 
     async fn step(
@@ -235,8 +268,11 @@ fn read(id: &CallId, answer: Value) -> Result<Answer, BrokerError> {
             let entry = EntryId::parse(&entry).ok_or_else(|| BrokerError::shape("cancel.lua", &entry))?;
             Ok(Answer::Held { host, entry })
         }
-        b"next" => Ok(Answer::Next(text())),
-        b"none" => Ok(Answer::Nowhere),
+        b"next" => {
+            let (from, bytes) = (text(), text());
+            Ok(Answer::Next { from, bytes: bytes.parse().unwrap_or(0) })
+        }
+        b"none" => Ok(Answer::Nowhere(Absent { is_sure: true })),
         _ => Err(BrokerError::shape("cancel.lua", &word)),
     }
 }

@@ -11,8 +11,12 @@ use crate::script::Lua;
 
 /// The most letters that one script run reads: their payloads pass through it, and it holds Redis.
 const STEP: usize = 25;
-/// The most letters among which one is searched for by its call.
-const SEARCH_MAX: usize = 10_000;
+/// The most letters that one list looks at.
+const LIST_MAX: usize = 10_000;
+/// The most letters among which one is searched for of which it is not known whose it is, and after how many bytes of their
+/// payloads no further step is made.
+const SEARCH_MAX: usize = 1_000;
+const SEARCH_BYTES_MAX: u64 = 8 << 20;
 /// How much of an error a summary has.
 const ERROR_BYTES: usize = 300;
 
@@ -36,6 +40,8 @@ pub enum Redriven {
     Ended,
     /// It does not hold the whole call.
     NotWhole,
+    /// Its call is under way again: somebody sent the same id, or another letter of it.
+    UnderWay,
 }
 
 /// What became of many letters.
@@ -49,6 +55,8 @@ pub struct RedriveTally {
     pub ended: u64,
     /// How many were left because they do not hold a whole call.
     pub not_whole: u64,
+    /// How many were left because their calls are under way again.
+    pub under_way: u64,
     /// Whether there may be more.
     pub more: bool,
 }
@@ -68,6 +76,7 @@ pub struct DeadLetters {
     keys: Keys,
     list: Lua,
     redrive: Lua,
+    drop: Lua,
 }
 
 impl DeadLetters {
@@ -81,6 +90,7 @@ impl DeadLetters {
             keys: config.keys(),
             list: Lua::new(include_str!("scripts/dead_list.lua")),
             redrive: Lua::new(include_str!("scripts/redrive.lua")),
+            drop: Lua::new(include_str!("scripts/dead_drop.lua")),
         })
     }
 
@@ -99,7 +109,10 @@ impl DeadLetters {
     ) -> Result<Letters, BrokerError> {
         let mut walk = Walk::new(filter, order, after);
         let mut letters = Vec::new();
-        for _ in 0..SEARCH_MAX / STEP {
+        for _ in 0..LIST_MAX / STEP {
+            if walk.is_over {
+                return Ok(Letters { letters, next: None });
+            }
             for letter in self.step(function, &mut walk).await? {
                 if letters.len() == count_max {
                     return Ok(Letters { next: letters.last().map(|last: &LetterSummary| last.letter), letters });
@@ -108,39 +121,49 @@ impl DeadLetters {
                     letters.push(letter);
                 }
             }
-            if walk.is_over {
-                return Ok(Letters { letters, next: None });
-            }
         }
-        Ok(Letters { letters, next: walk.last })
+        Ok(Letters { letters, next: walk.last.filter(|_| !walk.is_over) })
     }
 
-    /// The letter of this id, or the latest of the call of this id. None if there is none, or if 10,000 others lie before
-    /// it.
+    /// The letter of this id, or the latest of the call of this id. None if there is none. A letter of which no host wrote down
+    /// whose it is, is found among the latest 1,000 alone.
     ///
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn find(&self, function: &FunctionId, id: &str) -> Result<Option<LetterSummary>, BrokerError> {
         let all = LetterFilter::default();
+        let is_its = |letter: &LetterSummary| letter.id.as_ref().is_some_and(|call| call.as_str() == id);
         // A letter has no level; the id of a call may have.
-        if let Some(letter) = EntryId::parse(id).filter(|letter| letter.level().is_normal()) {
-            let mut walk = Walk::new(&all, Order::OldestFirst, None).only(letter);
-            if let Some(found) = self.step(function, &mut walk).await?.pop() {
-                return Ok(Some(found));
-            }
+        if let Some(letter) = EntryId::parse(id).filter(|letter| letter.level().is_normal())
+            && let Some(found) = self.one(function, letter).await?
+        {
+            return Ok(Some(found));
+        }
+        let latest = self.link.run(cmd("HGET").arg(self.keys.letters(function)).arg(id)).await?;
+        let latest: Option<String> = redis::from_redis_value(latest).unwrap_or_default();
+        if let Some(letter) = latest.as_deref().and_then(EntryId::parse)
+            && let Some(found) = self.one(function, letter).await?.filter(is_its)
+        {
+            return Ok(Some(found));
         }
         let mut walk = Walk::new(&all, Order::NewestFirst, None);
+        let mut bytes = 0;
         for _ in 0..SEARCH_MAX / STEP {
-            let page = self.step(function, &mut walk).await?;
-            let is_it = |letter: &LetterSummary| letter.id.as_ref().is_some_and(|call| call.as_str() == id);
-            if let Some(found) = page.into_iter().find(is_it) {
-                return Ok(Some(found));
-            }
-            if walk.is_over {
+            if walk.is_over || bytes >= SEARCH_BYTES_MAX {
                 break;
+            }
+            let page = self.step(function, &mut walk).await?;
+            bytes += page.iter().map(|letter| letter.payload_bytes).sum::<u64>();
+            if let Some(found) = page.into_iter().find(is_its) {
+                return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    async fn one(&self, function: &FunctionId, letter: EntryId) -> Result<Option<LetterSummary>, BrokerError> {
+        let mut walk = Walk::new(&LetterFilter::default(), Order::OldestFirst, None).only(letter);
+        Ok(self.step(function, &mut walk).await?.pop())
     }
 
     /// All that a letter holds. None if it is not there any more.
@@ -190,6 +213,7 @@ impl DeadLetters {
                     Some(Value::Int(1)) => Redriven::SentAgain,
                     Some(Value::Int(0)) => Redriven::Gone,
                     Some(Value::Int(2)) => Redriven::Ended,
+                    Some(Value::Int(4)) => Redriven::UnderWay,
                     Some(other) => return Err(BrokerError::shape("redrive.lua", &other)),
                 });
             }
@@ -197,7 +221,7 @@ impl DeadLetters {
         Ok(all)
     }
 
-    /// Sends the letters of `function` again that `filter` means, the oldest first, until `count_max` were. Those that
+    /// Sends the letters of `function` again that `filter` means, the oldest first, `count_max` at the most. Those that
     /// come about meanwhile are not among them, so that it ends although calls die again.
     ///
     /// # Errors
@@ -211,6 +235,7 @@ impl DeadLetters {
         let mut tally = RedriveTally::default();
         let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok(tally) };
         while !walk.is_over && tally.redriven < count_max {
+            walk.step = STEP.min(usize::try_from(count_max - tally.redriven).unwrap_or(STEP));
             let mut page = self.step(function, &mut walk).await?;
             page.retain(|letter| filter.means(letter));
             page.retain(|letter| match filter.redrives(letter) {
@@ -229,6 +254,7 @@ impl DeadLetters {
                     Redriven::SentAgain => tally.redriven += 1,
                     Redriven::Ended => tally.ended += 1,
                     Redriven::NotWhole => tally.not_whole += 1,
+                    Redriven::UnderWay => tally.under_way += 1,
                     Redriven::Gone => {}
                 }
             }
@@ -241,17 +267,17 @@ impl DeadLetters {
     ///
     /// # Errors
     /// Any [`BrokerError`]; some may have been dropped.
-    pub async fn drop_letters(&self, function: &FunctionId, letters: &[EntryId]) -> Result<u64, BrokerError> {
+    pub async fn drop_letters(&self, function: &FunctionId, letters: &[LetterSummary]) -> Result<u64, BrokerError> {
         let mut dropped = 0;
         for page in letters.chunks(1000) {
-            let mut drop = cmd("XDEL");
-            drop.arg(self.keys.dead(function));
-            page.iter().for_each(|letter| {
-                drop.arg(letter.to_string());
-            });
-            match self.link.run(&drop).await? {
+            let mut drop = self.drop.call(2);
+            drop.arg(self.keys.dead(function)).arg(self.keys.letters(function));
+            for letter in page {
+                drop.arg(letter.letter.to_string()).arg(letter.id.as_ref().map_or("", |call| call.as_str()));
+            }
+            match self.drop.run(&self.link, &drop).await? {
                 Value::Int(count) => dropped += u64::try_from(count).unwrap_or(0),
-                other => return Err(BrokerError::shape("XDEL", &other)),
+                other => return Err(BrokerError::shape("dead_drop.lua", &other)),
             }
         }
         Ok(dropped)
@@ -271,10 +297,9 @@ impl DeadLetters {
         let mut dropped = 0;
         let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok((0, false)) };
         while !walk.is_over && dropped < count_max {
-            let page = self.step(function, &mut walk).await?;
-            let meant: Vec<EntryId> =
-                page.iter().filter(|letter| filter.means(letter)).map(|letter| letter.letter).collect();
-            dropped += self.drop_letters(function, &meant).await?;
+            let mut page = self.step(function, &mut walk).await?;
+            page.retain(|letter| filter.means(letter));
+            dropped += self.drop_letters(function, &page).await?;
         }
         Ok((dropped, !walk.is_over))
     }
@@ -326,8 +351,10 @@ impl Walk {
             Order::OldestFirst => (earliest, latest),
             Order::NewestFirst => (latest, earliest),
         };
+        // Redis knows nothing before the first id, and has no word for it.
+        let is_over = order == Order::NewestFirst && after.is_some_and(|after| after.is_first());
         let from = after.map_or(from, |after| format!("({after}"));
-        Self { order, from, to, step: STEP, last: None, is_over: false }
+        Self { order, from, to, step: STEP, last: None, is_over }
     }
 
     fn only(self, letter: EntryId) -> Self {

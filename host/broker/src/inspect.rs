@@ -1,7 +1,7 @@
 //! What can be known of calls that have not ended, by looking: where one stands, and which are in a host's hands.
 //!
-//! Nothing is written for this: the call stream, its pending list and the delayed set hold it all. A call with an id of
-//! its own is searched for, in bounded steps; one that is known by its entry is found at once.
+//! Nothing is written for this: the call stream, its pending list, the delayed set and the marks of ids hold it all. How a
+//! call is found is in `search.rs`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,12 +15,9 @@ use crate::ask::{ask, ask_for};
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::script::Lua;
+use crate::search::{self, Absent, Budget, Place, STEP};
 use crate::standing::Word;
 
-/// The most entries of each level, and the most delayed calls, among which a call is searched for by its own id.
-const SEARCH_MAX: usize = 10_000;
-/// The most that one script run looks at, payloads and all: of the largest, Redis is held for a tenth of a second.
-const STEP: usize = 16;
 /// The most rows that one look at what hosts hold brings, without payloads.
 const ROWS: usize = 1_000;
 
@@ -95,7 +92,12 @@ pub struct Inspect {
 /// A script with the helpers that describe entries before it.
 macro_rules! inspecting {
     ($file:literal) => {
-        Lua::new(concat!(include_str!("scripts/inspect.lua"), include_str!($file)))
+        Lua::new(concat!(
+            "#!lua flags=no-writes\n",
+            include_str!("scripts/fields.lua"),
+            include_str!("scripts/inspect.lua"),
+            include_str!($file)
+        ))
     };
 }
 
@@ -125,12 +127,11 @@ impl Inspect {
         Ok(self.link.run(cmd("EXISTS").arg(&streams)).await? != Value::Int(0))
     }
 
-    /// Where the call stands. None if there is no such call, if its result has expired, or if more than 10,000 calls
-    /// stand before it.
+    /// Where the call stands. [`Absent`] if there is no such call, if its result has expired, or if it was not found.
     ///
     /// # Errors
     /// Any [`BrokerError`].
-    pub async fn state(&self, function: &FunctionId, id: &CallId) -> Result<Option<CallState>, BrokerError> {
+    pub async fn state(&self, function: &FunctionId, id: &CallId) -> Result<Result<CallState, Absent>, BrokerError> {
         Ok(self.state_and_facts(function, id).await?.map(|(state, _)| state))
     }
 
@@ -142,27 +143,69 @@ impl Inspect {
         &self,
         function: &FunctionId,
         id: &CallId,
-    ) -> Result<Option<(CallState, CallFacts)>, BrokerError> {
-        let ended = |result| (CallState::Ended(Box::new(result)), CallFacts::default());
-        // A call can move while it is looked for, against the direction of the search. It is then found the second time.
-        for _ in 0..2 {
-            if let Some(result) = self.result(function, id).await? {
-                return Ok(Some(ended(result)));
+    ) -> Result<Result<(CallState, CallFacts), Absent>, BrokerError> {
+        let mut absent = Absent { is_sure: true };
+        // A call can move while it is looked for, and its mark with it. It is then found the second time.
+        for is_first in [true, false] {
+            if let Some(found) = self.where_it_should_be(function, id).await? {
+                return Ok(Ok(found));
             }
-            if let Some(found) = self.entry(function, id).await? {
-                let facts = found.facts();
-                let state = self.stage(function, id, found.state()).await?;
-                return Ok(Some((state, facts)));
-            }
-            let (looked_at, found) = self.among_delayed(function, id).await?;
-            if found.is_some() {
-                return Ok(found);
-            }
-            if looked_at == 0 {
-                break;
+            if is_first {
+                match self.among_the_first(function, id).await? {
+                    Ok(found) => return Ok(Ok(found)),
+                    Err(none) => absent = none,
+                }
             }
         }
-        Ok(self.result(function, id).await?.map(ended))
+        Ok(Err(absent))
+    }
+
+    /// The call as its result, as the entry that it is named after, or where its mark says.
+    async fn where_it_should_be(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+    ) -> Result<Option<(CallState, CallFacts)>, BrokerError> {
+        if let Some(result) = self.result(function, id).await? {
+            return Ok(Some((CallState::Ended(Box::new(result)), CallFacts::default())));
+        }
+        if let Some(entry) = EntryId::parse(id.as_str())
+            && let Some(found) = self.entry(function, id, entry).await?
+        {
+            return self.told(function, id, found).await.map(Some);
+        }
+        match search::place(&self.link, &self.keys, function, id).await? {
+            Some(Place::Entry(entry)) => match self.entry(function, id, entry).await? {
+                Some(found) => self.told(function, id, found).await.map(Some),
+                None => Ok(None),
+            },
+            Some(Place::Delayed(rank)) => Ok(self.among_delayed(function, id, rank).await?.ok()),
+            None => Ok(None),
+        }
+    }
+
+    /// The call among the first of the streams or of the delayed set.
+    async fn among_the_first(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+    ) -> Result<Result<(CallState, CallFacts), Absent>, BrokerError> {
+        let in_stream = match self.search_streams(function, id).await? {
+            Ok(found) => return self.told(function, id, found).await.map(Ok),
+            Err(absent) => absent,
+        };
+        let found = self.among_delayed(function, id, 0).await?;
+        Ok(found.map_err(|absent| Absent { is_sure: absent.is_sure && in_stream.is_sure }))
+    }
+
+    async fn told(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+        found: Found,
+    ) -> Result<(CallState, CallFacts), BrokerError> {
+        let facts = found.facts();
+        Ok((self.stage(function, id, found.state()).await?, facts))
     }
 
     /// What the host itself says of a call that it has.
@@ -255,45 +298,44 @@ impl Inspect {
         }
     }
 
-    /// The call as an entry of one of the streams: the one that it is named after, or the one that bears its id.
-    async fn entry(&self, function: &FunctionId, id: &CallId) -> Result<Option<Found>, BrokerError> {
-        // One with an id of its own has a mark that says as which entry it was accepted, if a door of ours accepted it.
-        let named = match EntryId::parse(id.as_str()) {
-            Some(entry) => Some(entry),
-            None => self.marked(function, id).await?,
+    /// The call as this entry.
+    async fn entry(&self, function: &FunctionId, id: &CallId, entry: EntryId) -> Result<Option<Found>, BrokerError> {
+        let mut call = self.entry.call(2);
+        let level = entry.level();
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+        call.arg(GROUP).arg(entry.in_stream());
+        let Value::Array(mut found) = self.entry.run(&self.link, &call).await? else { return Ok(None) };
+        let found = found.pop().map(|row| Found::read(level, row)).transpose()?;
+        // An entry with an id of its own is another call, whatever its entry is called.
+        let is_it = |found: &Found| match &found.id {
+            Some(own) => own == id,
+            None => id.as_str() == entry.to_string(),
         };
-        if let Some(entry) = named {
-            let mut call = self.entry.call(2);
-            let level = entry.level();
-            call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-            call.arg(GROUP).arg(entry.in_stream());
-            if let Value::Array(mut found) = self.entry.run(&self.link, &call).await?
-                && let Some(row) = found.pop()
-            {
-                let found = Found::read(level, row)?;
-                // An entry with an id of its own is another call, whatever its entry is called.
-                if found.id.is_none() || found.id.as_ref() == Some(id) {
-                    return Ok(Some(found));
-                }
-            }
-        }
-        for level in Priority::ALL {
-            if let Some(found) = self.search_at(function, level, id).await? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        Ok(found.filter(is_it))
     }
 
-    /// The entry that bears this id in the stream of this level.
+    /// The call among the first entries of the streams, by the id that they bear.
+    async fn search_streams(&self, function: &FunctionId, id: &CallId) -> Result<Result<Found, Absent>, BrokerError> {
+        let mut is_sure = true;
+        for level in Priority::ALL {
+            match self.search_at(function, level, id).await? {
+                Ok(found) => return Ok(Ok(found)),
+                Err(absent) => is_sure &= absent.is_sure,
+            }
+        }
+        Ok(Err(Absent { is_sure }))
+    }
+
+    /// The entry that bears this id among the first in the stream of this level.
     async fn search_at(
         &self,
         function: &FunctionId,
         level: Priority,
         id: &CallId,
-    ) -> Result<Option<Found>, BrokerError> {
+    ) -> Result<Result<Found, Absent>, BrokerError> {
+        let mut budget = Budget::new();
         let mut from = "-".to_owned();
-        for _ in 0..SEARCH_MAX / STEP {
+        while budget.has_room() {
             let mut call = self.search.call(2);
             call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
             call.arg(GROUP).arg(id.as_str()).arg(&from).arg(STEP);
@@ -301,20 +343,16 @@ impl Inspect {
             let Value::Array(parts) = answer else { return Err(BrokerError::shape("a search", &answer)) };
             let mut parts = parts.into_iter();
             let next: String = parts.next().and_then(|next| redis::from_redis_value(next).ok()).unwrap_or_default();
+            budget.spend(parts.next().as_ref().and_then(number).unwrap_or(0));
             if let Some(row) = parts.next() {
-                return Found::read(level, row).map(Some);
+                return Found::read(level, row).map(Ok);
             }
             if next.is_empty() {
-                break;
+                return Ok(Err(Absent { is_sure: true }));
             }
             from = next;
         }
-        Ok(None)
-    }
-
-    async fn marked(&self, function: &FunctionId, id: &CallId) -> Result<Option<EntryId>, BrokerError> {
-        let mark = self.link.run(cmd("GET").arg(self.keys.mark(function, id))).await?;
-        Ok(text(&mark).and_then(EntryId::parse))
+        Ok(Err(Absent { is_sure: false }))
     }
 
     /// For how long Redis has a result by its own clock, if results are kept for as long as this host's settings say.
@@ -357,21 +395,22 @@ impl Inspect {
         ask_for(&self.link, &self.keys, hosts, word).await
     }
 
-    /// How many delayed calls were looked at, and the call if it is among them.
+    /// The call among the delayed calls from this rank on.
     async fn among_delayed(
         &self,
         function: &FunctionId,
         id: &CallId,
-    ) -> Result<(usize, Option<(CallState, CallFacts)>), BrokerError> {
-        let mut looked_at = 0;
-        while looked_at < SEARCH_MAX {
+        mut rank: usize,
+    ) -> Result<Result<(CallState, CallFacts), Absent>, BrokerError> {
+        let mut budget = Budget::new();
+        while budget.has_room() {
             let mut call = self.delayed.call(1);
-            call.arg(self.keys.delayed(function)).arg(id.as_str()).arg(looked_at).arg(STEP);
+            call.arg(self.keys.delayed(function)).arg(id.as_str()).arg(rank).arg(STEP);
             let answer = self.delayed.run(&self.link, &call).await?;
             let Value::Array(parts) = &answer else { return Err(BrokerError::shape("a search", &answer)) };
-            let Some(Value::Int(count)) = parts.first() else { return Err(BrokerError::shape("a search", &answer)) };
-            looked_at += usize::try_from(*count).unwrap_or(0);
-            if let [_, attempt, due, accepted, deadline, level] = &parts[..] {
+            let [count, bytes, found @ ..] = &parts[..] else { return Err(BrokerError::shape("a search", &answer)) };
+            let count: usize = number(count).unwrap_or(0);
+            if let [attempt, due, accepted, deadline, level] = found {
                 let due_ms: f64 = redis::from_redis_value_ref(due).unwrap_or(0.0);
                 let state = CallState::Delayed { attempt: number(attempt).unwrap_or(1), due_ms: due_ms as u64 };
                 let facts = CallFacts {
@@ -380,13 +419,15 @@ impl Inspect {
                     deadline_ms: number(deadline),
                     priority: text(level).and_then(|level| level.parse().ok()).unwrap_or_default(),
                 };
-                return Ok((looked_at, Some((state, facts))));
+                return Ok(Ok((state, facts)));
             }
-            if usize::try_from(*count).unwrap_or(0) < STEP {
-                break;
+            if count < STEP {
+                return Ok(Err(Absent { is_sure: true }));
             }
+            rank += count;
+            budget.spend(number(bytes).unwrap_or(0));
         }
-        Ok((looked_at, None))
+        Ok(Err(Absent { is_sure: false }))
     }
 }
 

@@ -93,6 +93,11 @@ impl Keys {
         format!("{}:{{{function}}}:dead", self.prefix)
     }
 
+    /// Which dead letter is the latest of each call.
+    pub(crate) fn letters(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:letters", self.prefix)
+    }
+
     /// Up to when the ticks of each schedule were dealt with.
     #[must_use]
     pub fn ticks(&self, function: &FunctionId) -> String {
@@ -260,6 +265,7 @@ mod tests {
         assert_eq!(keys.mark(&function, &id), "baton:{acme/resize}:id:1-0");
         assert_eq!(keys.delayed(&function), "baton:{acme/resize}:delayed");
         assert_eq!(keys.dead(&function), "baton:{acme/resize}:dead");
+        assert_eq!(keys.letters(&function), "baton:{acme/resize}:letters");
         assert_eq!(keys.ticks(&function), "baton:{acme/resize}:ticks");
         assert_eq!(keys.reply_channel(&ReplyTo::parse("me").unwrap()), "baton:reply:me");
         assert_eq!(keys.notice_channel(Notice::Ready, &function), "baton:function:ready:resize:acme");

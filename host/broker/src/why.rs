@@ -6,7 +6,7 @@ use baton_model::{
 };
 use serde::Serialize;
 
-use crate::{BrokerError, CallState, Inspect};
+use crate::{Absent, BrokerError, CallState, Inspect};
 
 /// Where a call is and why, for people and programs.
 #[derive(Debug, Serialize)]
@@ -52,12 +52,20 @@ pub struct Why {
 }
 
 impl Inspect {
-    /// Where the call is and why, as these hosts say. None if there is no such call, as [`Inspect::state`] has it.
+    /// Where the call is and why, as these hosts say. [`Absent`] as [`Inspect::state`] has it.
     ///
     /// # Errors
     /// Any [`BrokerError`].
-    pub async fn why(&self, hosts: &[HostId], function: &FunctionId, id: &CallId) -> Result<Option<Why>, BrokerError> {
-        let Some((state, facts)) = self.state_and_facts(function, id).await? else { return Ok(None) };
+    pub async fn why(
+        &self,
+        hosts: &[HostId],
+        function: &FunctionId,
+        id: &CallId,
+    ) -> Result<Result<Why, Absent>, BrokerError> {
+        let (state, facts) = match self.state_and_facts(function, id).await? {
+            Ok(found) => found,
+            Err(absent) => return Ok(Err(absent)),
+        };
         let mut why = Why {
             function: function.clone(),
             id: id.clone(),
@@ -103,7 +111,7 @@ impl Inspect {
                 why.host = result.host;
             }
         }
-        Ok(Some(why))
+        Ok(Ok(why))
     }
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderValue;
 use axum::response::Response;
 use base64::Engine as _;
-use baton_broker::{BrokerError, CallState, Cancelled, state_of};
+use baton_broker::{Absent, BrokerError, CallState, Cancelled, state_of};
 use baton_model::{CallId, FunctionId, HostId, ResultDocument, RunningState, WAITS_FOR_TURN_MS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ pub(crate) async fn cancel(
             let detail = format!("the call had ended before, with the status {}; its result stands", result.status);
             Err(Problem::new(409, "ended").detail(detail).about(&function, &id))
         }
-        Cancelled::Unknown => Err(absent(&function, &id)),
+        Cancelled::Unknown(why) => Err(absent(&function, &id, why)),
     }
 }
 
@@ -96,11 +96,17 @@ pub(crate) async fn why(
     let snapshot = gate.directory.hosts().await.map_err(trouble)?;
     let hosts: Vec<HostId> = snapshot.hosts.iter().map(|host| host.id.clone()).collect();
     let why = gate.parts.inspect.why(&hosts, gate.seen(&asker, &function), &id).await.map_err(trouble)?;
-    why.map(|why| json_response(&why)).ok_or_else(|| absent(&function, &id))
+    why.map(|why| json_response(&why)).map_err(|why| absent(&function, &id, why))
 }
 
-fn absent(function: &FunctionId, id: &CallId) -> Problem {
-    let detail = format!("{function} has no call {id}: the id is wrong, or its result has expired");
+fn absent(function: &FunctionId, id: &CallId, why: Absent) -> Problem {
+    let detail = match why.is_sure {
+        true => format!("{function} has no call {id}: the id is wrong, or its result has expired"),
+        false => format!(
+            "{function} has no call {id} among those that are known by their ids, nor among the first that wait; if it was added \
+             with XADD under an id of its caller's choice, it may stand further behind: ask again later, or send calls through a host"
+        ),
+    };
     Problem::new(404, "unknown-call").detail(detail)
 }
 
@@ -181,9 +187,9 @@ async fn look(
 ) -> Result<CallState, Problem> {
     let end = Instant::now() + patience;
     let trouble = |error: BrokerError| gate.broker_problem(&error);
-    let absent = || absent(function, id);
+    let absent = |why| absent(function, id, why);
     let function = gate.seen(asker, function);
-    let state = gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)?;
+    let state = gate.parts.inspect.state(function, id).await.map_err(trouble)?.map_err(absent)?;
     if matches!(state, CallState::Ended(_)) || patience.is_zero() {
         return Ok(state);
     }
@@ -204,7 +210,7 @@ async fn look(
         }
         pause = (pause * 2).min(LOOK_MAX);
     }
-    gate.parts.inspect.state(function, id).await.map_err(trouble)?.ok_or_else(absent)
+    gate.parts.inspect.state(function, id).await.map_err(trouble)?.map_err(absent)
 }
 
 /// The result document as one object, as `baton get --json` prints it: the fields of its line, and the payload in the

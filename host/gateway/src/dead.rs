@@ -140,6 +140,8 @@ pub(crate) async fn redrive_one(
         (Some(Redriven::NotWhole), _) | (Some(Redriven::SentAgain), None) => {
             Err(Problem::new(409, "not-whole").detail("the letter does not hold a whole call; it can only be dropped"))
         }
+        (Some(Redriven::UnderWay), _) => Err(Problem::new(409, "under-way")
+            .detail("the call is under way again; the letter can be sent again once it has ended, or be dropped")),
         (Some(Redriven::Gone) | None, _) => Err(absent(&function, id.as_str())),
     }
 }
@@ -167,7 +169,7 @@ pub(crate) async fn drop_one(
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
     let found = one(&gate, &asker, &function, id.as_str()).await?;
-    let dropped = gate.parts.dead.drop_letters(&found.function, &[found.letter]).await;
+    let dropped = gate.parts.dead.drop_letters(&found.function, std::slice::from_ref(&found)).await;
     match dropped.map_err(|error| gate.broker_problem(&error))? {
         0 => Err(absent(&function, id.as_str())),
         dropped => Ok(json_response(&json!({ "dropped": dropped }))),

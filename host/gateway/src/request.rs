@@ -54,7 +54,8 @@ fn named(parts: &PathParts, wanted: &str) -> Result<Option<Name>, Problem> {
 }
 
 fn id(parts: &PathParts) -> Result<CallId, Problem> {
-    let id = parts.iter().find(|(name, _)| name == "id").map(|(_, id)| id.as_str()).unwrap_or_default();
+    // `/v1/dead/T/F/redrive` is a verb to POST alone; to others it is the letter of the call of that name.
+    let id = parts.iter().find(|(name, _)| name == "id").map_or("redrive", |(_, id)| id.as_str());
     id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))
 }
 

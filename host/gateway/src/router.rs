@@ -34,7 +34,11 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/calls/{tenant}/{function}/{id}", Tenants, get(calls::state).delete(calls::cancel)),
         ("/v1/calls/{tenant}/{function}/{id}/result", Tenants, get(calls::result)),
         ("/v1/dead/{tenant}/{function}", Tenants, get(dead::list).delete(dead::drop_meant)),
-        ("/v1/dead/{tenant}/{function}/redrive", Tenants, post(dead::redrive_meant)),
+        (
+            "/v1/dead/{tenant}/{function}/redrive",
+            Tenants,
+            post(dead::redrive_meant).get(dead::show).delete(dead::drop_one),
+        ),
         ("/v1/dead/{tenant}/{function}/{id}", Tenants, get(dead::show).delete(dead::drop_one)),
         ("/v1/dead/{tenant}/{function}/{id}/redrive", Tenants, post(dead::redrive_one)),
         ("/v1/calls/{tenant}/{function}/{id}/why", Tenants, get(calls::why)),

@@ -119,6 +119,12 @@ impl EntryId {
         Some(Self { ms: ms.parse().ok()?, sequence: sequence.parse().ok()?, level })
     }
 
+    /// Whether no id is smaller.
+    #[must_use]
+    pub fn is_first(self) -> bool {
+        (self.ms, self.sequence) == (0, 0)
+    }
+
     /// When Redis accepted the entry, in Unix milliseconds of Redis's clock.
     #[must_use]
     pub fn ms(self) -> u64 {

@@ -119,6 +119,11 @@ def sort(redis, prefix, key, snapshot):
             facts = dict(zip(fields[::2], fields[1::2]))
             words = (facts.get(name, b"").decode(errors="replace") for name in (b"id", b"reason", b"payload"))
             snapshot.dead.append((place, *words))
+    elif rest == "letters":
+        named = redis("HGETALL", key)
+        for call, letter in zip(named[::2], named[1::2]):
+            if not redis("XRANGE", f"{prefix}:{{{place}}}:dead", letter, letter):
+                snapshot.left.append(f"{key} names a letter of {call!r} that is not there: {letter!r}")
     elif rest.removesuffix(level_in(rest)) == "claims":
         snapshot.left.append(f"claims are left in {key}: {redis('HGETALL', key)!r}")
     elif rest == "delayed":

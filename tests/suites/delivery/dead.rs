@@ -324,3 +324,89 @@ async fn a_letter_says_where_in_its_code_a_function_was_ended() -> Result<()> {
     ensure!(letter.text("reason") == "timeout" && letter.bytes("backtrace").is_none(), "it waited: {letter:?}");
     Ok(())
 }
+
+/// Adds a call under this id that is given up, and forgets its result, as time does.
+async fn forgotten_letter(stage: &mut Stage, function: &str, id: &str) -> Result<()> {
+    let before = letters(stage, function).await?;
+    let payload = br#"{"kind":"trap","ms":2500}"#;
+    stage.caller.add(function, &[("payload", payload), ("id", id.as_bytes())]).await?;
+    stage.caller.until_dead(function, before + 1).await?;
+    let key = format!("baton:{{default/{function}}}:result:{id}");
+    Ok(redis::cmd("DEL").arg(key).query_async(stage.caller.connection()).await?)
+}
+
+#[tokio::test]
+async fn two_letters_of_one_id_and_an_id_that_runs_again_are_one_execution() -> Result<()> {
+    let mut stage = Stage::with(&[]).await?;
+    stage.folder.install("job", &sample("fail")?)?;
+    let mut fleet = Fleet::of(2, &stage.host().http(), &["job"]).await?;
+    for id in ["order", "order", "sent-again"] {
+        forgotten_letter(&mut stage, "job", id).await?;
+    }
+    mend(&stage, &mut fleet, "job", "sleep").await?;
+    let http = Http::of(fleet.host(1)).await?;
+    // Somebody has sent the one again, before anybody looked at its letter.
+    let key = [("idempotency-key", "sent-again")];
+    http.post_with("/v1/send/job", &key, r#"{"ms":4000}"#).await?.expect(202)?;
+    let commands = fleet.host(1).commands().clone();
+    let all = ["dead", "redrive", "--function", "job", "--all", "--json"];
+    let tally = commands.run(&all).await?.expect(0)?.json()?;
+    ensure!(tally["redriven"] == 1 && tally["under_way"] == 2, "{tally}");
+    let named = commands.run(&["dead", "redrive", "order", "--function", "job"]).await?.expect(1)?;
+    ensure!(named.stdout.contains("under way"), "{named:?}");
+    http.post_with("/v1/dead/default/job/sent-again/redrive", &[], "").await?.problem(409, "under-way")?;
+    // Whoever runs them dies; they are under way all the same.
+    stage.caller.until_pending("job", 2).await?;
+    fleet.kill(0).await?;
+    let tally = commands.run(&all).await?.expect(0)?.json()?;
+    ensure!(tally["redriven"] == 0, "{tally}");
+    for id in ["order", "sent-again"] {
+        ensure!(stage.caller.result("job", id).await?.status == Status::Ok);
+    }
+    let tally = commands.run(&all).await?.expect(0)?.json()?;
+    ensure!(tally["redriven"] == 0 && tally["ended"] == 2, "{tally}");
+    stage.caller.quiescent("job").await
+}
+
+#[tokio::test]
+async fn a_letter_is_found_by_its_call_however_many_lie_there() -> Result<()> {
+    let mut stage = Stage::with(&["fail"]).await?;
+    let host = stage.host().http().start_ready(&["fail"]).await?;
+    let http = Http::of(&host).await?;
+    for id in ["order", "redrive"] {
+        forgotten_letter(&mut stage, "fail", id).await?;
+    }
+    let plain = give_up(&mut stage, "fail", 1).await?.remove(0);
+    // More than any search looks at.
+    let mut crowd = redis::pipe();
+    for _ in 0..12_000 {
+        crowd
+            .cmd("XADD")
+            .arg("baton:{default/fail}:dead")
+            .arg("*")
+            .arg("payload")
+            .arg("x")
+            .arg("reason")
+            .arg("trap")
+            .ignore();
+    }
+    let () = crowd.query_async(stage.caller.connection()).await?;
+    for id in ["order", "redrive", &plain] {
+        let path = format!("/v1/dead/default/fail/{id}");
+        let shown = http.get(&path).await?.expect(200)?.json()?;
+        ensure!(shown["id"] == id && shown["payload"]["kind"] == "trap", "{shown}");
+    }
+    http.get("/v1/dead/default/fail/nobody").await?.problem(404, "unknown-letter")?;
+    // The end of all lists, and what stands before it.
+    let listed = http.get("/v1/dead/default/fail?after=0-0").await?.expect(200)?.json()?;
+    ensure!(listed["letters"] == json!([]) && listed["next"].is_null(), "{listed}");
+    http.get("/v1/dead/default/fail?after=nothing").await?.problem(400, "bad-query")?;
+    http.post_with("/v1/dead/default/fail/redrive/redrive", &[], "").await?.expect(200)?;
+    ensure!(
+        stage.caller.result("fail", "redrive").await?.status == Status::Dead,
+        "it was sent again, and given up again"
+    );
+    http.delete_with("/v1/dead/default/fail/redrive", &[]).await?.expect(200)?;
+    http.get("/v1/dead/default/fail/redrive").await?.problem(404, "unknown-letter")?;
+    Ok(())
+}

@@ -5,6 +5,7 @@ mod cancel;
 mod dead;
 mod deadlines;
 mod delays;
+mod found;
 mod order;
 mod priorities;
 mod retry;

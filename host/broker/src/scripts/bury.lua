@@ -77,12 +77,14 @@ else
   local time = redis.call('TIME')
   fields[#fields + 1] = 'died_ms'
   fields[#fields + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('XADD', dead, '*', unpack(fields))
+  local letter = redis.call('XADD', dead, '*', unpack(fields))
+  -- Which letter is the latest of the call.
+  redis.call('HSET', string.match(dead, '^(.-}:)') .. 'letters', ARGV[8], letter)
   redis.call('SET', result, document, 'PX', ARGV[5])
 end
--- The mark of an id that its caller chose goes with the call: its result says from now on that it was there.
+-- The mark of the call's id goes with the call: its result says from now on that it was there.
 local tag, id = string.match(result, '^(.-}:)result:(.+)$')
-if id and not string.find(id, '^%d+%-%d+$') then redis.call('DEL', tag .. 'id:' .. id) end
+if id then redis.call('DEL', tag .. 'id:' .. id) end
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
 redis.call('HDEL', claims, entry)

@@ -1,5 +1,5 @@
--- How a call is taken back. It stands before the cancelling scripts, behind next_turn.lua, and is no script by itself; all of them have these keys
--- and arguments. Allowed when memory is full: what is taken out frees more than its result takes.
+-- How a call is taken back. It stands before the cancelling scripts, behind next_turn.lua and fields.lua, and is no script by
+-- itself; all of them have these keys and arguments. Allowed when memory is full: what is taken out frees more than its result takes.
 --
 -- KEYS[1]  the function's stream of calls of one level
 -- KEYS[2]  the claims hash of that stream
@@ -25,17 +25,10 @@
 --   'ended', the result   it had a result already, which stands
 --   'out', the result     it is taken back: this is its result from now on
 --   'held', host, entry   a host has it and was told to stop it; nothing was changed
---   'next', where         it is not among those; what comes next starts there
+--   'next', where, bytes  it is not among those, which have so many bytes; what comes next starts there
 --   'none'                it is not among those, and there are no more
 local calls, claims, delayed, result = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, id = ARGV[1], ARGV[2]
-
-local function field(fields, name)
-  for i = 1, #fields, 2 do
-    if fields[i] == name then return fields[i + 1] end
-  end
-  return ''
-end
 
 -- The first result of a call is its only one. Something that is no string is no result.
 local function standing()

@@ -5,8 +5,10 @@ if ended then return { 'ended', ended } end
 local level = string.match(calls, '}:calls:(%l+)$')
 level = level and '-' .. level or ''
 local page = redis.call('XRANGE', calls, ARGV[10], ARGV[11], 'COUNT', ARGV[12])
+local bytes = 0
 for _, entry in ipairs(page) do
   local name, fields = entry[1], entry[2]
+  bytes = bytes + weight(fields)
   local own = field(fields, 'id')
   if own == id or own == '' and name .. level == id then
     local attempts = (tonumber(field(fields, 'attempt')) or 1) - 1
@@ -26,4 +28,4 @@ for _, entry in ipairs(page) do
   end
 end
 if #page < tonumber(ARGV[12]) then return { 'none' } end
-return { 'next', '(' .. page[#page][1] }
+return { 'next', '(' .. page[#page][1], bytes }

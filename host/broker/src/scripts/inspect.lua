@@ -1,5 +1,5 @@
-#!lua flags=no-writes
--- How the inspecting scripts describe an entry. It is the start of each of them and no script by itself: no KEYS, no ARGV.
+-- How the inspecting scripts describe an entry. It stands before each of them, behind fields.lua, and is no script by itself: no
+-- KEYS, no ARGV.
 --
 -- describe returns
 --   [1] entry id
@@ -10,13 +10,6 @@
 --   [6] the host that holds it; '' = none
 --   [7] since when it does, or last renewed its lease, in Unix ms of Redis's clock; 0 if none holds it
 --   [8] the call's deadline; '' = none
-local function field(fields, name)
-  for i = 1, #fields, 2 do
-    if fields[i] == name then return fields[i + 1] end
-  end
-  return ''
-end
-
 -- The clock is read after the pending list was, so that no call is held since before it was accepted.
 local function since(row)
   local time = redis.call('TIME')

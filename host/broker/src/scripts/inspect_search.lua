@@ -9,12 +9,15 @@
 --
 -- Returns
 --   [1] where to go on; '' = the call was found, or the stream is at its end
---   [2] the description of the call's entry, if it was found
+--   [2] how many bytes were looked at
+--   [3] the description of the call's entry, if it was found
 local page = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', ARGV[4])
+local bytes = 0
 for _, entry in ipairs(page) do
+  bytes = bytes + weight(entry[2])
   if field(entry[2], 'id') == ARGV[2] then
-    return { '', describe(KEYS[2], entry, row_of(KEYS[1], ARGV[1], entry[1])) }
+    return { '', bytes, describe(KEYS[2], entry, row_of(KEYS[1], ARGV[1], entry[1])) }
   end
 end
-if #page < tonumber(ARGV[4]) then return { '' } end
-return { '(' .. page[#page][1] }
+if #page < tonumber(ARGV[4]) then return { '', bytes } end
+return { '(' .. page[#page][1], bytes }

@@ -19,14 +19,18 @@ local function next_turn(turns, line, calls, delayed, key, id)
     local call = string.sub(first, #key + 44)
     if redis.call('ZREM', delayed, call) == 1 then
       local fields = cmsgpack.unpack(call)
-      local stands = string.match(calls, '}:calls:(%l+)$')
-      local stream = stands and string.sub(calls, 1, -#stands - 2) or calls
+      local tag, stands = string.match(calls, '^(.-}:)'), string.match(calls, '}:calls:(%l+)$')
+      local stream, level, waits = stands and string.sub(calls, 1, -#stands - 2) or calls, '', nil
       for i = 1, #fields, 2 do
         local name, value = fields[i], fields[i + 1]
-        if name == 'id' then redis.call('HSET', turns, key, value) end
-        if name == 'priority' and (value == 'high' or value == 'low') then stream = stream .. ':' .. value end
+        if name == 'id' then waits = value end
+        if name == 'priority' and (value == 'high' or value == 'low') then level = value end
       end
-      redis.call('XADD', stream, '*', unpack(fields))
+      local entry = redis.call('XADD', level == '' and stream or stream .. ':' .. level, '*', unpack(fields))
+      if waits then
+        redis.call('HSET', turns, key, waits)
+        redis.call('SET', tag .. 'id:' .. waits, level == '' and entry or entry .. '-' .. level, 'PX', 604800000)
+      end
       return
     end
   end

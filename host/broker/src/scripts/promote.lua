@@ -14,6 +14,7 @@ local calls, delayed = KEYS[1], KEYS[2]
 local most, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local tag = string.match(calls, '^(.-}:)')
 
 -- Names and values in turn, each of which XADD takes, and no more than Lua hands over.
 local function is_call(fields)
@@ -24,18 +25,20 @@ local function is_call(fields)
   return true
 end
 
-local function stream_of(fields)
-  for i = 1, #fields, 2 do
-    local level = fields[i] == 'priority' and fields[i + 1]
-    if level == 'high' or level == 'low' then return calls .. ':' .. level end
-  end
-  return calls
-end
-
 local function move(call)
   local read, fields = pcall(cmsgpack.unpack, call)
   if read and is_call(fields) then
-    redis.call('XADD', stream_of(fields), '*', unpack(fields))
+    local stream, level, id = calls, '', nil
+    for i = 1, #fields, 2 do
+      local name, value = fields[i], fields[i + 1]
+      if name == 'id' then id = value end
+      if name == 'priority' and (value == 'high' or value == 'low') then
+        stream, level = calls .. ':' .. value, '-' .. value
+      end
+    end
+    local entry = redis.call('XADD', stream, '*', unpack(fields))
+    -- The mark by which it is found goes with it.
+    if id then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
   else
     redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
       'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))

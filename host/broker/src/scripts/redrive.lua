@@ -3,7 +3,7 @@
 -- known of its attempts, and the result `dead` that it had is gone. All of that or nothing, for each letter.
 --
 -- KEYS[1]  the function's call stream; those of the other levels are named after it
--- KEYS[2]  its dead letters
+-- KEYS[2]  its dead letters, beside which the hash `letters` says which is the latest of a call
 -- KEYS[3…] the result key of each letter's call, in order
 -- ARGV[…]  two for each letter: its entry id, the call's id
 --
@@ -12,6 +12,7 @@
 --   0  not: there is no such letter any more, or it is another call's
 --   2  not: the call has ended in another way since; that result stands
 --   3  not: the letter does not hold the whole call
+--   4  not: the call is under way again, so that there is one execution of an id and no more
 local calls, dead = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -55,6 +56,10 @@ local function redrive(letter, call, result)
   -- Something that is no string is no result.
   local standing = redis.pcall('GET', result)
   if type(standing) == 'string' and string.sub(standing, 1, 16) ~= '{"status":"dead"' then return 2 end
+  -- Every call that was sent again, put back, or accepted under an id of its caller's choice has a mark until it ends.
+  local tag = string.match(result, '^(.-}:)')
+  local mark = tag .. 'id:' .. call
+  if redis.call('EXISTS', mark) == 1 then return 4 end
   local spent = math.min(math.max(tonumber(told.attempts) or 0, 0), 999998)
   local accepted = had.accepted or told.accepted_ms or is_given(call) and string.match(call, '^%d+') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
@@ -66,10 +71,10 @@ local function redrive(letter, call, result)
   for _, text in ipairs(new) do fields[#fields + 1] = text end
   local entry = redis.call('XADD', stream, '*', unpack(fields))
   redis.call('DEL', result)
-  -- An id that its caller chose is marked again until the call ends, for a week at the most, as accept.lua does it.
-  local tag, id = string.match(result, '^(.-}:)result:(.+)$')
-  if id and not is_given(id) then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
+  -- As accept.lua does it.
+  redis.call('SET', mark, entry .. level, 'PX', 604800000)
   redis.call('XDEL', dead, letter)
+  if redis.call('HGET', tag .. 'letters', call) == letter then redis.call('HDEL', tag .. 'letters', call) end
   return 1
 end
 

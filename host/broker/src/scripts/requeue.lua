@@ -19,6 +19,8 @@
 -- ARGV[11] the function's name
 -- ARGV[12] what is known of its attempts, as JSON ('' or left out = what stood there)
 --
+-- From here on the call's id has a mark, by which it is found: it stands elsewhere than where it was accepted.
+--
 -- Returns
 --   -1  lost: this host does not hold the lease any more; nothing was changed
 --   >=0 done: when the call is due, in Unix ms of Redis's clock (0 = at once)
@@ -59,20 +61,23 @@ for _, text in ipairs({ 'id', ARGV[5], 'attempt', ARGV[6], 'accepted', ARGV[7] }
   fields[#fields + 1] = text
 end
 
-local due = 0
+local due, where = 0, nil
 if wait < 0 then
-  local stream = (level == 'high' or level == 'low') and base .. ':' .. level or base
-  redis.call('XADD', stream, '*', unpack(fields))
+  level = (level == 'high' or level == 'low') and level
+  where = redis.call('XADD', level and base .. ':' .. level or base, '*', unpack(fields))
+  if level then where = where .. '-' .. level end
 else
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   due = wait + (ARGV[9] == 'accepted' and tonumber(ARGV[7]) or now)
   local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  where = 'delayed ' .. string.format('%.0f', due)
   redis.call('ZADD', delayed, due, cmsgpack.pack(fields))
   if ARGV[10] and (#first == 0 or due < tonumber(first[2])) then
     redis.call('PUBLISH', ARGV[10], string.format('{"due":["%s",%.0f]}', ARGV[11], math.max(0, due - now)))
   end
 end
+redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
 redis.call('HDEL', claims, entry)

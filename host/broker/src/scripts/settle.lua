@@ -22,10 +22,11 @@ local group, me, ttl = ARGV[1], ARGV[2], ARGV[3]
 local count = #KEYS - 2
 local answer = {}
 
--- The mark of an id that its caller chose goes when the call ends: its result says from then on that it was there.
+-- The mark of an id that its caller chose, or of a call that was put back, goes when the call ends: its result says from
+-- then on that it was there.
 local function unmark(result)
   local tag, id = string.match(result, '^(.-}:)result:(.+)$')
-  if id and not string.find(id, '^%d+%-%d+$') then redis.call('DEL', tag .. 'id:' .. id) end
+  if id then redis.call('DEL', tag .. 'id:' .. id) end
 end
 
 -- One look at what this host owns between the batch's ends. Twice the batch's size, because other entries may lie

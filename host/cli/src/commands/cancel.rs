@@ -1,6 +1,6 @@
 //! `baton cancel`: takes a call back.
 
-use baton_broker::{Admin, BrokerConfig, Cancel, Cancelled, Inspect};
+use baton_broker::{Absent, Admin, BrokerConfig, Cancel, Cancelled, Inspect};
 use baton_model::{CallId, FunctionId};
 
 use crate::args::{Cancel as Arguments, Common};
@@ -10,8 +10,9 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(common: &Common, cancel: &Arguments) -> anyhow::Result<Exit> {
     let broker = Settings::read(common)?.caller()?;
-    let Some(function) = function_of(&broker, &cancel.id, cancel.function.as_ref()).await? else {
-        return Ok(no_such_call("any function", &cancel.id));
+    let function = match function_of(&broker, &cancel.id, cancel.function.as_ref()).await? {
+        Ok(function) => function,
+        Err(absent) => return Ok(no_such_call("any function", &cancel.id, absent)),
     };
     match Cancel::new(&broker)?.own_replies_only().cancel(&function, &cancel.id).await? {
         Cancelled::Done(result) => {
@@ -32,13 +33,20 @@ pub(crate) async fn run(common: &Common, cancel: &Arguments) -> anyhow::Result<E
             }
             Ok(Exit::Failed)
         }
-        Cancelled::Unknown => Ok(no_such_call(&function.to_string(), &cancel.id)),
+        Cancelled::Unknown(absent) => Ok(no_such_call(&function.to_string(), &cancel.id, absent)),
     }
 }
 
 /// Says so, and how the command ends.
-pub(crate) fn no_such_call(whose: &str, id: &CallId) -> Exit {
-    eprintln!("there is no call {id} of {whose}: the id is wrong, or its result has expired");
+pub(crate) fn no_such_call(whose: &str, id: &CallId, absent: Absent) -> Exit {
+    if absent.is_sure {
+        eprintln!("there is no call {id} of {whose}: the id is wrong, or its result has expired");
+    } else {
+        eprintln!(
+            "there is no call {id} of {whose} among those that are known by their ids, nor among the first that wait; one that was \
+             added with XADD under an id of its caller's choice may stand further behind"
+        );
+    }
     Exit::Failed
 }
 
@@ -47,14 +55,16 @@ pub(crate) async fn function_of(
     broker: &BrokerConfig,
     id: &CallId,
     named: Option<&FunctionId>,
-) -> anyhow::Result<Option<FunctionId>> {
+) -> anyhow::Result<Result<FunctionId, Absent>> {
     if let Some(function) = named {
-        return Ok(Some(function.clone()));
+        return Ok(Ok(function.clone()));
     }
     let inspect = Inspect::new(broker)?;
     let mut found: Option<FunctionId> = None;
+    let mut absent = Absent { is_sure: true };
     for function in Admin::new(broker)?.functions().await? {
-        if inspect.state(&function, id).await?.is_none() {
+        if let Err(none) = inspect.state(&function, id).await? {
+            absent.is_sure &= none.is_sure;
             continue;
         }
         if let Some(other) = found.replace(function) {
@@ -62,5 +72,5 @@ pub(crate) async fn function_of(
             return Err(UsageError(rule).into());
         }
     }
-    Ok(found)
+    Ok(found.ok_or(absent))
 }

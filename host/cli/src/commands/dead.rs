@@ -247,6 +247,7 @@ async fn redrive(broker: &BrokerConfig, letters: &DeadLetters, many: &DeadMany) 
                 Redriven::SentAgain => tally.redriven += 1,
                 Redriven::Ended => tally.ended += 1,
                 Redriven::NotWhole => tally.not_whole += 1,
+                Redriven::UnderWay => tally.under_way += 1,
                 Redriven::Gone => missing = true,
             }
         }
@@ -260,13 +261,14 @@ async fn redrive(broker: &BrokerConfig, letters: &DeadLetters, many: &DeadMany) 
             (tally.quarantined, "left: they may have ended their hosts; name them, or say --reason poison"),
             (tally.ended, "left: their calls have another result by now; `baton dead drop` removes them"),
             (tally.not_whole, "left: they do not hold a whole call"),
+            (tally.under_way, "left: their calls are under way again"),
         ];
         for (count, why) in left.iter().filter(|(count, _)| *count > 0) {
             writeln!(out, "{count} {why}")?;
         }
     }
     // Whoever names a letter wants that very one.
-    let failed = missing || !many.ids.is_empty() && tally.ended + tally.not_whole > 0;
+    let failed = missing || !many.ids.is_empty() && tally.ended + tally.not_whole + tally.under_way > 0;
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
@@ -278,7 +280,7 @@ async fn drop_for_good(broker: &BrokerConfig, letters: &DeadLetters, many: &Dead
     }
     for id in &many.ids {
         match find(broker, letters, many.function.as_ref(), id).await? {
-            Some(letter) => dropped += letters.drop_letters(&letter.function, &[letter.letter]).await?,
+            Some(letter) => dropped += letters.drop_letters(&letter.function, std::slice::from_ref(&letter)).await?,
             None => {
                 eprintln!("there is no dead letter {id}, by its own id or by that of its call");
                 missing = true;

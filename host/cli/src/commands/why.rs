@@ -14,12 +14,14 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let broker = Settings::read(common)?.caller()?;
-    let Some(function) = function_of(&broker, &arguments.id, arguments.function.as_ref()).await? else {
-        return Ok(no_such_call("any function", &arguments.id));
+    let function = match function_of(&broker, &arguments.id, arguments.function.as_ref()).await? {
+        Ok(function) => function,
+        Err(absent) => return Ok(no_such_call("any function", &arguments.id, absent)),
     };
     let hosts: Vec<HostId> = Presence::new(&broker)?.roll().await?.into_iter().map(|seen| seen.id).collect();
-    let Some(why) = Inspect::new(&broker)?.why(&hosts, &function, &arguments.id).await? else {
-        return Ok(no_such_call(&function.to_string(), &arguments.id));
+    let why = match Inspect::new(&broker)?.why(&hosts, &function, &arguments.id).await? {
+        Ok(why) => why,
+        Err(absent) => return Ok(no_such_call(&function.to_string(), &arguments.id, absent)),
     };
     let mut out = std::io::stdout().lock();
     if arguments.json {

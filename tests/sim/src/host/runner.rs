@@ -116,7 +116,7 @@ fn settle(host: &Rc<Host>, call: &Rc<Call>, what: Settlement, seat: Seat) {
     host.to_settler.push(Settling {
         call: call.clone(),
         what,
-        is_first: call.read.is_some() && !call.id_is_own,
+        is_first: call.read.is_some() && !call.id_is_own && call.id == call.entry,
         has_seat: true,
     });
 }
