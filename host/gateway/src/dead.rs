@@ -156,8 +156,8 @@ pub(crate) async fn redrive_meant(
     let _seat = gate.seat()?;
     let filter = meant(query)?;
     let function = gate.seen(&asker, &function);
-    quota::admit(&gate, function, 1).await?;
-    let tally = gate.parts.dead.redrive_meant(function, &filter, STEP_MAX).await;
+    let room = quota::room(&gate, function, STEP_MAX).await?;
+    let tally = gate.parts.dead.redrive_meant(function, &filter, room).await;
     Ok(json_response(&tally.map_err(|error| gate.broker_problem(&error))?))
 }
 

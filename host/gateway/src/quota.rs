@@ -28,6 +28,15 @@ pub type Allowances = Arc<dyn Fn(&FunctionId) -> Allowance + Send + Sync>;
 
 /// Refuses so many calls if a quota leaves no room for them all. Without a limit on queues nobody is asked.
 pub(crate) async fn admit(gate: &Gate, function: &FunctionId, calls: u64) -> Result<(), Problem> {
+    room_of(gate, function, calls, calls).await.map(drop)
+}
+
+/// How many calls there is room for, up to so many. It is refused if there is none for one.
+pub(crate) async fn room(gate: &Gate, function: &FunctionId, most: u64) -> Result<u64, Problem> {
+    room_of(gate, function, 1, most).await
+}
+
+async fn room_of(gate: &Gate, function: &FunctionId, least: u64, most: u64) -> Result<u64, Problem> {
     let Allowance { function: own, tenant, over, held } = (gate.parts.allowance)(function);
     if let (Over::Refuse, Some((quota, wait))) = (over, held) {
         let detail = format!(
@@ -38,21 +47,29 @@ pub(crate) async fn admit(gate: &Gate, function: &FunctionId, calls: u64) -> Res
         // In whole seconds, and never sooner than it can be.
         return Err(problem.retry_after(wait.saturating_add(Duration::from_millis(999)).max(gate.config.retry_after)));
     }
+    let mut room = most;
     if own.queue_calls_max.is_some() || own.queue_bytes_max.is_some() {
-        check(gate, &own, std::slice::from_ref(function), "the function", calls).await?;
+        room = check(gate, &own, std::slice::from_ref(function), "the function", least).await?.min(room);
     }
     if tenant.queue_calls_max.is_some() || tenant.queue_bytes_max.is_some() {
         let hosts = gate.directory.hosts().await.map_err(|error| gate.broker_problem(&error))?;
         let is_sibling = |other: &&FunctionId| other.tenant() == function.tenant() && *other != function;
         let mut all: Vec<FunctionId> = hosts.functions().filter(is_sibling).cloned().collect();
         all.push(function.clone());
-        check(gate, &tenant, &all, "the tenant", calls).await?;
+        room = check(gate, &tenant, &all, "the tenant", least).await?.min(room);
     }
-    Ok(())
+    Ok(room)
 }
 
-/// Looks at the queues of these functions together, which so many calls are to join.
-async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &str, calls: u64) -> Result<(), Problem> {
+/// Looks at the queues of these functions together, which so many calls are to join at the least, and says how many may.
+async fn check(
+    gate: &Gate,
+    quotas: &Quotas,
+    functions: &[FunctionId],
+    whose: &str,
+    least: u64,
+) -> Result<u64, Problem> {
+    let mut room = u64::MAX;
     let trouble = |error| gate.broker_problem(&error);
     let full = |quota: Quota, used: u64, most: u64| {
         let name = quota.as_str();
@@ -64,7 +81,8 @@ async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &s
     if let Some(most) = quotas.queue_calls_max {
         let looks = gate.parts.admin.looks(functions).await.map_err(trouble)?;
         let used: u64 = looks.iter().flatten().map(|look| look.depth.queued + look.depth.delayed).sum();
-        if used.saturating_add(calls) > most {
+        room = most.saturating_sub(used);
+        if room < least {
             return full(Quota::QueueCalls, used, most);
         }
     }
@@ -74,7 +92,7 @@ async fn check(gate: &Gate, quotas: &Quotas, functions: &[FunctionId], whose: &s
             return full(Quota::QueueBytes, used, most);
         }
     }
-    Ok(())
+    Ok(room)
 }
 
 /// The word for programs.

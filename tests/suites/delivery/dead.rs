@@ -410,3 +410,18 @@ async fn a_letter_is_found_by_its_call_however_many_lie_there() -> Result<()> {
     http.get("/v1/dead/default/fail/redrive").await?.problem(404, "unknown-letter")?;
     Ok(())
 }
+
+#[tokio::test]
+async fn no_more_letters_are_sent_again_than_the_queue_has_room_for() -> Result<()> {
+    let mut stage = Stage::with(&[]).await?;
+    stage.folder.install("job", &sample("fail")?)?;
+    stage.folder.write_manifest("job", "[quotas]\nqueue_calls = 30\n")?;
+    let host = stage.host().http().start_ready(&["job"]).await?;
+    let http = Http::of(&host).await?;
+    give_up(&mut stage, "job", 40).await?;
+    // A delayed call stands in the queue too.
+    http.post_with("/v1/send/job", &[("baton-delay", "1h")], "{}").await?.expect(202)?;
+    let tally = http.post_with("/v1/dead/default/job/redrive?all=true", &[], "").await?.expect(200)?.json()?;
+    ensure!(tally["redriven"] == 29 && tally["more"] == true, "{tally}");
+    Ok(())
+}
