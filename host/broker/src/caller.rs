@@ -14,6 +14,7 @@ use redis::{Cmd, Value, cmd};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::many::FannedOut;
 use self::waiting::{Place, Waiting, hear};
 use crate::BrokerError;
 use crate::entry::entry_as_call_id;

@@ -35,7 +35,7 @@ mod why;
 
 pub use acl::tenant_acl;
 pub use admin::{Admin, QueueDepth, QueueLook, QueueSize};
-pub use caller::{Accepted, Caller, SendOptions};
+pub use caller::{Accepted, Caller, FannedOut, SendOptions};
 pub use cancel::{Cancel, Cancelled};
 pub use dead::{DeadLetters, Letters, Order, RedriveTally, Redriven};
 pub use doctor::ServerFacts;

@@ -1,6 +1,5 @@
 //! One call to many functions, and their results under one id: `POST /v1/fanout`, `GET /v1/fanout/{tenant}/{id}`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -8,9 +7,8 @@ use axum::extract::{Query, Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use baton_broker::{BrokerError, Caller, SendOptions};
-use baton_model::{CallId, FunctionId, Name, ResultDocument, Status};
-use bytes::Bytes;
+use baton_broker::{BrokerError, Caller, FannedOut, SendOptions};
+use baton_model::{CallId, FunctionId, Name, ResultDocument, Status, fanout_tenant};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,9 +23,6 @@ use crate::listings::json_response;
 use crate::problem::Problem;
 use crate::request::{FanoutTarget, location, priority_of, wishes};
 use crate::{door, exec, quota};
-
-/// The most functions of one fan-out.
-const FUNCTIONS_MAX: usize = 100;
 
 /// What is to go where.
 #[derive(Deserialize)]
@@ -49,7 +44,7 @@ pub(crate) async fn send(State(gate): State<Arc<Gate>>, asker: Asker, request: R
     let wishes = wishes(&head.headers)?;
     let body = door::body(body, &gate.config, None).await?;
     let order: Order = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let tenant = tenant(&order.functions)?;
+    let tenant = fanout_tenant(&order.functions).map_err(bad)?;
     let (payload, media_type) =
         Payload { json: order.payload, base64: order.payload_base64, kind: order.r#type }.read()?;
     let priority = order.priority.map(|text| priority_of("`priority`", &text)).transpose()?;
@@ -63,15 +58,19 @@ pub(crate) async fn send(State(gate): State<Arc<Gate>>, asker: Asker, request: R
         }
     }
     let id = wishes.options.id.clone().unwrap_or_else(Caller::new_id);
+    let calls: Vec<_> = order.functions.iter().map(|function| (function.clone(), id.clone())).collect();
+    let results = gate.parts.caller.results(&calls).await.map_err(trouble)?;
+    let new = order.functions.iter().zip(results).filter(|(_, result)| result.is_none());
+    try_join_all(new.map(|(function, _)| quota::admit(&gate, function, 1))).await?;
+    // Between the door and Redis nothing is waited for: what has passed is still read by a host that ends.
     let entrant = exec::enter(&gate)?;
-    let noted = gate.parts.caller.note_fanout(tenant, &id, &order.functions).await.map_err(trouble)?;
-    if noted != order.functions {
+    let options = SendOptions { media_type, priority, ..wishes.options };
+    let sent = gate.parts.caller.fan_out((tenant, &id), &order.functions, &payload, &options).await;
+    drop(entrant);
+    if sent.map_err(trouble)? == FannedOut::Elsewhere {
         let detail = format!("the fan-out {id} went to other functions; take another Idempotency-Key");
         return Err(Problem::new(409, "other-fanout").detail(detail));
     }
-    let options = SendOptions { id: Some(id.clone()), media_type, priority, ..wishes.options };
-    try_join_all(order.functions.iter().map(|function| send_one(&gate, function, &payload, &options))).await?;
-    drop(entrant);
     let calls: Vec<Value> = order
         .functions
         .iter()
@@ -87,34 +86,6 @@ pub(crate) async fn send(State(gate): State<Arc<Gate>>, asker: Asker, request: R
 fn bad(what: String) -> Problem {
     let mend = "send an object with `functions`, a list of names, and `payload` or `payload_base64`";
     Problem::bad("bad-fanout", format!("{what}; {mend}"))
-}
-
-/// The tenant of all these functions, which are named once each.
-fn tenant(functions: &[FunctionId]) -> Result<&Name, Problem> {
-    let Some(first) = functions.first() else { return Err(bad("`functions` is empty".to_owned())) };
-    if functions.len() > FUNCTIONS_MAX {
-        return Err(bad(format!("`functions` has {}, and {FUNCTIONS_MAX} is the most", functions.len())));
-    }
-    if let Some(other) = functions.iter().find(|other| other.tenant() != first.tenant()) {
-        return Err(bad(format!("{first} and {other} are of two tenants, and a fan-out is of one")));
-    }
-    let mut seen = BTreeSet::new();
-    match functions.iter().find(|function| !seen.insert(*function)) {
-        Some(twice) => Err(bad(format!("{twice} is named twice"))),
-        None => Ok(first.tenant()),
-    }
-}
-
-/// The same id is the same call: where it has ended already, nothing is sent.
-async fn send_one(gate: &Gate, function: &FunctionId, payload: &Bytes, options: &SendOptions) -> Result<(), Problem> {
-    let trouble = |error: BrokerError| gate.broker_problem(&error);
-    if let Some(id) = &options.id
-        && gate.parts.caller.result(function, id).await.map_err(trouble)?.is_some()
-    {
-        return Ok(());
-    }
-    quota::admit(gate, function, 1).await?;
-    gate.parts.caller.send(function, payload, options).await.map(drop).map_err(trouble)
 }
 
 /// Where a fan-out is asked.

@@ -7,6 +7,7 @@ mod call;
 mod cancel;
 mod decide;
 mod delay;
+mod fanout;
 mod grants;
 mod history;
 mod host;
@@ -33,6 +34,7 @@ pub use call::{Call, Lease, WAITS_FOR_TURN_MS};
 pub use cancel::{Cancelling, Seen as CancelSeen, Step as CancelStep};
 pub use decide::{Disposition, decide};
 pub use delay::{DELAY_MAX, Turn, delay_of, look_again};
+pub use fanout::fanout_tenant;
 pub use grants::{
     Bucket, BucketScope, CallsGrant, Grants, HttpGrant, KeyValueGrant, PAIR_BYTES, ScratchGrant, Setting,
 };

@@ -6,6 +6,7 @@ mod dead;
 mod deadlines;
 mod delays;
 mod found;
+mod many;
 mod order;
 mod priorities;
 mod retry;

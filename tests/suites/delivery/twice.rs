@@ -9,7 +9,7 @@ use baton_tests::{Caller, Fleet, Http, Stage, until};
 use tokio::task::JoinSet;
 
 /// How many entries the function's stream ever had.
-async fn ever_added(caller: &mut Caller, function: &str) -> Result<u64> {
+pub(crate) async fn ever_added(caller: &mut Caller, function: &str) -> Result<u64> {
     let mut ask = redis::cmd("XINFO");
     ask.arg("STREAM").arg(format!("baton:{{default/{function}}}:calls"));
     let facts: std::collections::BTreeMap<String, redis::Value> = ask.query_async(caller.connection()).await?;

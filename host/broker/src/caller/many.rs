@@ -13,6 +13,15 @@ use crate::BrokerError;
 /// For how much longer than results which functions a fan-out went to is known after it was last asked.
 const FANOUT_KEPT: Duration = Duration::from_secs(24 * 3600);
 
+/// What came of sending a fan-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FannedOut {
+    /// Each of its calls is accepted, or had been.
+    Sent,
+    /// Under its id a fan-out went to other functions. Nothing was sent.
+    Elsewhere,
+}
+
 impl Caller {
     /// Sends calls of one function in one step: Redis has all of them or none. Where one has an id of its own, or
     /// waits, they go one by one in one round trip. Gives their ids, in order.
@@ -71,8 +80,29 @@ impl Caller {
     /// id, gives what stands there.
     ///
     /// # Errors
-    /// Any [`BrokerError`]; doing it again does no harm.
-    pub async fn note_fanout(
+    /// Any [`BrokerError`]; some of the calls may have been accepted, and it may be done again.
+    pub async fn fan_out(
+        &self,
+        (tenant, id): (&Name, &CallId),
+        functions: &[FunctionId],
+        payload: &[u8],
+        options: &SendOptions,
+    ) -> Result<FannedOut, BrokerError> {
+        if self.note_fanout(tenant, id, functions).await? != functions {
+            return Ok(FannedOut::Elsewhere);
+        }
+        let calls: Vec<_> = functions.iter().map(|function| (function.clone(), id.clone())).collect();
+        let results = self.results(&calls).await?;
+        let options = SendOptions { id: Some(id.clone()), ..options.clone() };
+        // The same id is the same call: where it has ended already, nothing is sent.
+        let open = functions.iter().zip(results).filter(|(_, result)| result.is_none());
+        try_join_all(open.map(|(function, _)| self.send(function, payload, &options))).await?;
+        Ok(FannedOut::Sent)
+    }
+
+    /// Writes down which functions a fan-out goes to, before any call of it is sent. If that was done before under this
+    /// id, gives what stands there.
+    async fn note_fanout(
         &self,
         tenant: &Name,
         id: &CallId,
