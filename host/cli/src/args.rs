@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, OrderKey, Priority};
+use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, NameError, OrderKey, Priority};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -100,8 +100,6 @@ pub(crate) struct Serve {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Input {
-    /// The function: NAME or TENANT/NAME
-    pub(crate) function: FunctionId,
     /// The input: JSON as it is, @FILE for a file's bytes, - for standard input [default: nothing]
     #[arg(long, short, value_name = "JSON|@FILE|-")]
     pub(crate) data: Option<String>,
@@ -140,8 +138,19 @@ pub(crate) struct Input {
     pub(crate) header: Vec<(String, String)>,
 }
 
+/// The functions that a call is sent to.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets(pub(crate) Vec<FunctionId>);
+
+fn targets(text: &str) -> Result<Targets, String> {
+    let all = text.split(',').map(str::parse).collect::<Result<_, NameError>>();
+    all.map(Targets).map_err(|error| error.to_string())
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
+    /// The function: NAME or TENANT/NAME
+    pub(crate) function: FunctionId,
     #[command(flatten)]
     pub(crate) input: Input,
     /// How long to wait for the answer; the call goes on all the same
@@ -154,6 +163,9 @@ pub(crate) struct Call {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
+    /// The function: NAME or TENANT/NAME; several with commas between them get a call each, under one id
+    #[arg(value_name = "FUNCTION[,FUNCTION…]", value_parser = targets)]
+    pub(crate) to: Targets,
     #[command(flatten)]
     pub(crate) input: Input,
     /// Send a call for each line of the input, which is a file or standard input; prints an id for each
@@ -173,6 +185,12 @@ pub(crate) struct Get {
     /// The function that was called [default: any that has a result under the id]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) function: Option<FunctionId>,
+    /// The id is that of a call to several functions: print the result of each
+    #[arg(long, conflicts_with = "function")]
+    pub(crate) fanout: bool,
+    /// Whose functions those are
+    #[arg(long, value_name = "NAME", requires = "fanout", default_value = "default")]
+    pub(crate) tenant: Name,
     /// Wait so long for the result
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
     pub(crate) wait: Duration,

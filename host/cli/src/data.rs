@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use baton_broker::SendOptions;
+use baton_broker::{SendOptions, state_of};
 use baton_model::{CallId, DELAY_MAX, FunctionId, ResultDocument, RetryWish, Status};
 use serde_json::{Value, json};
 
@@ -98,6 +98,57 @@ pub(crate) fn print_result(function: &FunctionId, result: &ResultDocument, as_js
         eprintln!("{function} {}: {} ({}), call {}", result.status, error.message, error.code, result.id);
     }
     Ok(Exit::Failed)
+}
+
+/// Prints what came of a call to several functions, and says how the command ends: not before each has its result.
+pub(crate) fn print_results(
+    id: &CallId,
+    calls: &[(FunctionId, CallId)],
+    results: &[Option<ResultDocument>],
+    as_json: bool,
+) -> anyhow::Result<Exit> {
+    let mut out = std::io::stdout().lock();
+    let ended = results.iter().flatten().count();
+    if as_json {
+        let mut views = Vec::new();
+        for ((function, _), result) in calls.iter().zip(results) {
+            let state = result.as_ref().map_or("pending", |result| state_of(result.status));
+            let mut view = json!({ "function": function, "state": state });
+            if let Some(result) = result {
+                view["result"] = whole(function, result)?;
+            }
+            views.push(view);
+        }
+        let state = if ended == calls.len() { "completed" } else { "pending" };
+        writeln!(out, "{}", json!({ "id": id, "state": state, "ended": ended, "calls": views }))?;
+    } else {
+        let widest = calls.iter().map(|(function, _)| function.to_string().len()).max().unwrap_or(0);
+        for ((function, _), result) in calls.iter().zip(results) {
+            let (status, said) = match result {
+                None => ("pending".to_owned(), String::new()),
+                Some(result) => (result.status.to_string(), in_a_line(result)),
+            };
+            writeln!(out, "{:widest$}  {status:9}  {said}", function.to_string())?;
+        }
+    }
+    out.flush()?;
+    let all_ok = results.iter().flatten().all(|result| result.status == Status::Ok);
+    Ok(match ended == calls.len() {
+        true if all_ok => Exit::Ok,
+        true => Exit::Failed,
+        false => Exit::NoAnswer,
+    })
+}
+
+/// The answer, or why there is none, in one line.
+fn in_a_line(result: &ResultDocument) -> String {
+    if let Some(error) = &result.error {
+        return format!("{} ({})", error.message.lines().next().unwrap_or_default(), error.code);
+    }
+    match std::str::from_utf8(&result.payload) {
+        Ok(text) if !text.trim_end().contains(char::is_control) => text.trim_end().to_owned(),
+        Ok(_) | Err(_) => format!("({} bytes; --json has them)", result.payload.len()),
+    }
 }
 
 /// The result document as one object: the fields of its line, the function, and the payload in the plainest form.

@@ -117,6 +117,44 @@ async fn send_sends_a_call_for_each_line_of_a_file() -> Result<()> {
 }
 
 #[tokio::test]
+async fn one_call_to_several_functions_has_one_id() -> Result<()> {
+    let stage = Stage::with(&["echo", "hello", "fail"]).await?;
+    let host = stage.host().start_ready(&["echo", "hello", "fail"]).await?;
+    let commands = host.commands();
+    let to_both = ["send", "echo,hello", "--data", r#"{"name":"Ada"}"#];
+    let sent = commands.run(&to_both).await?.expect(0)?;
+    let id = sent.stdout.trim_end();
+    let got = commands.run(&["get", id, "--fanout", "--wait", "20s"]).await?.expect(0)?;
+    let lines: Vec<&str> = got.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{got:?}");
+    assert!(lines[0].starts_with("default/echo ") && lines[0].ends_with(r#"ok         {"name":"Ada"}"#), "{got:?}");
+    assert!(lines[1].starts_with("default/hello") && lines[1].ends_with(r#"{"greeting":"Hello, Ada"}"#), "{got:?}");
+
+    // Sent again under its id it is the same, and one that fails is seen; so is one that nobody runs.
+    for functions in ["echo,fail,nobody", "echo,fail,nobody"] {
+        let named = ["send", functions, "--data", r#"{"kind":"reject"}"#, "--id", "order-7", "--json"];
+        let sent = commands.run(&named).await?.expect(0)?.json()?;
+        assert_eq!(sent["id"], "order-7", "{sent}");
+        commands.run(&["get", "order-7", "--function", "fail", "--wait", "20s"]).await?.expect(1)?;
+        commands.run(&["get", "order-7", "--function", "echo", "--wait", "20s"]).await?.expect(0)?;
+    }
+    let got = commands.run(&["get", "order-7", "--fanout", "--json"]).await?.expect(3)?.json()?;
+    let states: Vec<&str> = (0..3).filter_map(|n| got["calls"][n]["state"].as_str()).collect();
+    assert_eq!(states, ["completed", "failed", "pending"], "{got}");
+    assert_eq!(got["calls"][1]["result"]["error"]["code"], "as-asked", "{got}");
+
+    let other = commands.run(&["send", "hello,fail", "--id", "order-7"]).await?.expect(1)?;
+    assert!(other.stderr.contains("other functions"), "{other:?}");
+    commands.run(&["get", "unknown", "--fanout"]).await?.expect(1)?;
+    for wrong in ["echo,echo", "echo,acme/hello", "echo,", "echo,Hello"] {
+        let refused = commands.run(&["send", wrong]).await?.expect(2)?;
+        assert!(!refused.stderr.is_empty(), "{wrong}");
+    }
+    commands.run(&["call", "echo,hello"]).await?.expect(2)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn get_of_an_unknown_call_says_so() -> Result<()> {
     let stage = Stage::with(&[]).await?;
     let commands = Commands::at_redis(&stage.redis.url());

@@ -18,7 +18,7 @@ pub(crate) async fn run(common: &Common, call: &Call) -> anyhow::Result<Exit> {
     let (payload, options) = data::input(&call.input)?;
     let broker = settings.caller()?;
     let caller = Caller::new(&broker, data::reply_channel())?;
-    let function = &call.input.function;
+    let function = &call.function;
     let answer = caller.call(function, &payload, &options, call.timeout);
     let (id, result) = tokio::select! {
         answer = answer => answer?,

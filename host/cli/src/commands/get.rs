@@ -17,6 +17,9 @@ pub(crate) async fn run(common: &Common, get: &Get) -> anyhow::Result<Exit> {
     let settings = Settings::read(common)?;
     let broker = settings.caller()?;
     let began = Instant::now();
+    if get.fanout {
+        return gather(&Caller::new(&broker, data::reply_channel())?, get, began).await;
+    }
     let function = match &get.function {
         Some(function) => function.clone(),
         None => match find(&Admin::new(&broker)?, get, began).await? {
@@ -33,6 +36,26 @@ pub(crate) async fn run(common: &Common, get: &Get) -> anyhow::Result<Exit> {
         Some(result) => data::print_result(&function, &result, get.json),
         None => Ok(data::no_answer(&function, &get.id)),
     }
+}
+
+/// The results of a call to several functions, waited for while there is time.
+async fn gather(caller: &Caller, get: &Get, began: Instant) -> anyhow::Result<Exit> {
+    let Some(functions) = caller.fanout(&get.tenant, &get.id).await? else {
+        eprintln!(
+            "{} has no call to several functions under {}: the id is wrong, or nobody has asked for it for a day",
+            get.tenant, get.id
+        );
+        return Ok(Exit::Failed);
+    };
+    let calls: Vec<_> = functions.into_iter().map(|function| (function, get.id.clone())).collect();
+    let results = loop {
+        let results = caller.results(&calls).await?;
+        if results.iter().all(Option::is_some) || began.elapsed() >= get.wait {
+            break results;
+        }
+        tokio::time::sleep(LOOK.min(get.wait.saturating_sub(began.elapsed()))).await;
+    };
+    data::print_results(&get.id, &calls, &results, get.json)
 }
 
 /// The function that has a result under this id, looked for while there is time.
