@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use baton_broker::{BrokerConfig, BrokerError, Caller, Presence, SendOptions};
 use baton_engine::{Asked, Calls, CallsError, Request};
-use baton_model::{Call, CallId, CallsGrant, FunctionId, Name, ReplyTo, RetryWish, Status, Tenants};
+use baton_model::{
+    Call, CallsGrant, FunctionId, Name, ReplyTo, RetryWish, SCHEDULE_HEADERS, Status, Tenants, chosen_id,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -151,6 +153,11 @@ impl Nesting {
     }
 }
 
+/// Whether only hosts may say this.
+fn is_of_hosts(header: &str) -> bool {
+    header.starts_with(OWN_HEADERS) || SCHEDULE_HEADERS.contains(&header)
+}
+
 /// How many calls wait for this one, as the host said that sent it.
 fn depth(call: &Call) -> u32 {
     let said = call.headers.iter().find(|(name, _)| name == DEPTH);
@@ -248,15 +255,10 @@ impl Nested {
         }
         let id = match &request.id {
             None => None,
-            Some(id) => match CallId::parse(id) {
-                Some(id) => Some(id),
-                None => return invalid("an id is 1 to 128 printable ASCII characters without spaces".to_owned()),
-            },
+            Some(id) => Some(chosen_id(id).map_err(CallsError::Invalid)?),
         };
-        if let Some((name, _)) =
-            request.headers.iter().find(|(name, _)| !name.starts_with("x-") || name.starts_with(OWN_HEADERS))
-        {
-            return invalid(format!("the header {name:?} does not start with x-, or starts with {OWN_HEADERS}"));
+        if let Some((name, _)) = request.headers.iter().find(|(name, _)| !name.starts_with("x-") || is_of_hosts(name)) {
+            return invalid(format!("the header {name:?} does not start with x-, or is for hosts alone"));
         }
         if request.headers.len() > HEADERS_MAX {
             return invalid(format!("there are {} headers, there may be {HEADERS_MAX}", request.headers.len()));

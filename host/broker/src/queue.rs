@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::{EntryId, FunctionId, HostId, LATE_MAX, Lease, Missed, Priority, Schedule};
+use baton_model::{
+    AHEAD_MAX, EntryId, FunctionId, HostId, LATE_MAX, Lease, Missed, Priority, SCHEDULE_HEADERS, Schedule,
+};
 use redis::{Value, cmd};
 
 use crate::BrokerError;
@@ -366,25 +368,24 @@ impl Queue {
         schedule: &Schedule,
         tick_ms: Option<u64>,
     ) -> Result<Ticked, BrokerError> {
-        let Schedule { name, payload, media_type, priority, .. } = schedule;
+        let Schedule { name, timetable, payload, media_type, priority, .. } = schedule;
         let tick = tick_ms.unwrap_or(0);
-        let mut call = self.tick.call(2);
-        call.arg(self.keys.calls_at(function, *priority)).arg(self.keys.ticks(function)).arg(name.as_str()).arg(tick);
+        let id = schedule.call_id(tick);
+        let mut call = self.tick.call(3);
+        call.arg(self.keys.calls_at(function, *priority)).arg(self.keys.ticks(function));
+        call.arg(self.keys.mark(function, &id)).arg(name.as_str()).arg(tick);
         let late_ms = match schedule.missed {
             Missed::Skip => i64::try_from(LATE_MAX.as_millis()).unwrap_or(i64::MAX),
             Missed::RunOnce => -1,
         };
-        call.arg(late_ms)
-            .arg("payload")
-            .arg(payload)
-            .arg("id")
-            .arg(schedule.call_id(tick).as_str())
-            .arg("type")
-            .arg(media_type);
+        call.arg(late_ms).arg(format!("{} {}", timetable.cron(), timetable.zone()));
+        call.arg(millis(LATE_MAX)).arg(millis(AHEAD_MAX));
+        call.arg("payload").arg(payload).arg("id").arg(id.as_str()).arg("type").arg(media_type);
         if !priority.is_normal() {
             call.arg("priority").arg(priority.as_str());
         }
-        call.arg("x-schedule").arg(name.as_str()).arg("x-schedule-tick").arg(tick);
+        let [of, at] = SCHEDULE_HEADERS;
+        call.arg(of).arg(name.as_str()).arg(at).arg(tick);
         match self.tick.run(&self.link, &call).await? {
             Value::Array(parts) => match parts[..] {
                 [Value::Int(made), Value::Int(done), Value::Int(now)] => {

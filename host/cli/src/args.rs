@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, NameError, OrderKey, Priority};
+use baton_model::{
+    ATTEMPTS_MAX, BACKOFF_MAX, CallId, Failures, FunctionId, Name, NameError, OrderKey, Priority, SCHEDULE_HEADERS,
+    chosen_id,
+};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -107,7 +110,7 @@ pub(crate) struct Input {
     #[arg(long, value_name = "TYPE")]
     pub(crate) r#type: Option<String>,
     /// An id of your own: the same id again is the same call
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = chosen_id)]
     pub(crate) id: Option<CallId>,
     /// After how long the answer is of no use; a call past it is not started
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -455,6 +458,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name, _)) if SCHEDULE_HEADERS.contains(&name) || name.starts_with("x-baton-") => {
+            Err(format!("{name} is for hosts alone; take another name"))
+        }
         Some((name, value)) if name.starts_with("x-") => Ok((name.to_owned(), value.to_owned())),
         _ => Err("a header is x-NAME=VALUE".to_owned()),
     }

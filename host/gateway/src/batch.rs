@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
 use baton_broker::SendOptions;
-use baton_model::{CallId, FunctionId};
+use baton_model::{CallId, FunctionId, chosen_id};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -138,7 +138,7 @@ fn read(text: &str, wishes: &Wishes, bytes_max: usize) -> Read {
         let detail = format!("the payload has {} bytes, and {bytes_max} is the most; send a reference", payload.len());
         return Err(Problem::new(413, "body-too-large").detail(detail));
     }
-    let id = item.id.map(|id| id.parse().map_err(|rule: String| Problem::bad("bad-id", rule))).transpose()?;
+    let id = item.id.map(|id| chosen_id(&id).map_err(|rule| Problem::bad("bad-id", rule))).transpose()?;
     let key = item.key.map(|key| key.parse().map_err(|rule: String| Problem::bad("bad-key", rule))).transpose()?;
     let key = key.or_else(|| wishes.options.key.clone());
     let priority = item.priority.map(|text| priority_of("`priority`", &text)).transpose()?;

@@ -8,7 +8,10 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_broker::SendOptions;
-use baton_model::{ATTEMPTS_MAX, BACKOFF_MAX, CallId, DELAY_MAX, FunctionId, Name, OrderKey, Priority, RetryWish};
+use baton_model::{
+    ATTEMPTS_MAX, BACKOFF_MAX, CallId, DELAY_MAX, FunctionId, Name, OrderKey, Priority, RetryWish, SCHEDULE_HEADERS,
+    chosen_id,
+};
 
 use crate::event::{self, Attributes};
 use crate::gate::{millis, now_ms};
@@ -126,7 +129,7 @@ pub(crate) struct Wishes {
 ///
 /// Handed on to the function are the `x-…` headers and the attributes of an event alone, so nothing that concerns the connection or carries
 /// credentials is. What proxies say of the client (`x-forwarded-…`, `x-real-ip`) is not either: anybody can write it. Nor
-/// is what hosts alone say (`x-baton-…`).
+/// is what hosts alone say (`x-baton-…`, and of schedules).
 pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     let time = |name, shown| single(headers, name)?.map(|text| duration(shown, text)).transpose();
     let (deadline, delay) = (time("baton-deadline", "Baton-Deadline")?, time("baton-delay", "Baton-Delay")?);
@@ -209,7 +212,7 @@ fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<CallId>, Problem> {
     let Some(text) = single(headers, "idempotency-key")? else { return Ok(None) };
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let id = bare.parse().map_err(|rule| Problem::bad("bad-idempotency-key", format!("Idempotency-Key: {rule}")))?;
+    let id = chosen_id(bare).map_err(|rule| Problem::bad("bad-idempotency-key", format!("Idempotency-Key: {rule}")))?;
     Ok(Some(id))
 }
 
@@ -310,6 +313,7 @@ fn is_handed_on(name: &str) -> bool {
 
 /// Whether `Connection` names this header, which is then for the next hop alone (RFC 9110, 7.6.1).
 fn is_of_connection(headers: &HeaderMap, name: &str) -> bool {
+    let is_anothers = is_anothers || SCHEDULE_HEADERS.contains(&name);
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name))
 }
@@ -339,6 +343,8 @@ mod tests {
             ("authorization", "Bearer secret"),
             ("cookie", "a=b"),
         ]));
+            ("x-schedule", "nightly"),
+            ("x-schedule-tick", "1795220000000"),
         assert_eq!(read.unwrap().options.headers, [("x-colour".to_owned(), "blue, red".to_owned())]);
     }
 
@@ -368,6 +374,7 @@ mod tests {
 
     #[test]
     fn what_would_become_a_dead_letter_is_refused_at_the_door() {
+        assert!(wishes(&headers(&[("idempotency-key", "tick.nightly.1795220000000")])).is_err(), "a schedule's");
         for bad in [
             ("content-type", "json"),
             ("content-type", "a/"),

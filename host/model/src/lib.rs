@@ -52,7 +52,8 @@ pub use result::{CallError, DocumentError, ResultDocument, Status};
 pub use retry::{ATTEMPTS_MAX, BACKOFF_MAX, Failure, Failures, RetryPolicy, RetryWish};
 pub use running::{RunningCall, RunningState};
 pub use schedule::{
-    AboutSchedule, LATE_MAX, Missed, Next, Schedule, ScheduleView, Timetable, TimetableError, next_tick, schedule_views,
+    AHEAD_MAX, AboutSchedule, LATE_MAX, Missed, Next, SCHEDULE_HEADERS, Schedule, ScheduleView, Timetable,
+    TimetableError, chosen_id, next_tick, schedule_views,
 };
 pub use share::{Party, Shares};
 pub use tenant::{TenantPolicy, Tenants, Token, is_own_reply};

@@ -14,6 +14,28 @@ use crate::{CallId, Name, Priority};
 /// How late a tick may be and still be run by itself. What is later was missed.
 pub const LATE_MAX: Duration = Duration::from_secs(10);
 
+/// How far ahead of the clock the ticks may be that were dealt with. A clock that is set back by more was wrong before: what
+/// was done by it is forgotten, and so a schedule stands still for no longer than this.
+pub const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// The headers by which a function sees the name of its schedule, and the tick. Callers cannot say them.
+pub const SCHEDULE_HEADERS: [&str; 2] = ["x-schedule", "x-schedule-tick"];
+
+/// How the ids of ticks begin.
+const TICK: &str = "tick.";
+
+/// Reads an id that somebody chose for a call.
+///
+/// # Errors
+/// The rule that is broken, for people: the form of any id, and that it is no tick's, which nobody may forestall.
+pub fn chosen_id(text: &str) -> Result<CallId, String> {
+    let id: CallId = text.parse()?;
+    if id.as_str().starts_with(TICK) {
+        return Err(format!("{text:?} starts with `{TICK}`, as the calls of schedules do; choose another id"));
+    }
+    Ok(id)
+}
+
 /// The first day of 2026.
 const SOME_DAY_MS: u64 = 1_767_225_600_000;
 
@@ -133,7 +155,7 @@ impl Schedule {
     /// The call of one tick: the same whichever host makes it.
     #[must_use]
     pub fn call_id(&self, tick_ms: u64) -> CallId {
-        CallId::parse(&format!("tick.{}.{tick_ms}", self.name)).expect("a name and a number are printable and short")
+        CallId::parse(&format!("{TICK}{}.{tick_ms}", self.name)).expect("a name and a number are printable and short")
     }
 
     /// What people are told about it.
@@ -269,6 +291,15 @@ mod tests {
         ] {
             assert_eq!(next_tick(timetable, Missed::Skip, at(done), at(now)), skip, "skip: {done}, {now}");
             assert_eq!(next_tick(timetable, Missed::RunOnce, at(done), at(now)), run_once, "run once: {done}, {now}");
+        }
+    }
+
+    #[test]
+    fn nobody_chooses_the_id_of_a_tick() {
+        for (text, is_taken) in
+            [("order-1", true), ("ticket.7", true), ("tick", true), ("tick.nightly.1", false), ("a b", false)]
+        {
+            assert_eq!(chosen_id(text).is_ok(), is_taken, "{text}");
         }
     }
 

@@ -99,6 +99,71 @@ async fn of_what_was_missed_the_latest_is_run_or_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_once_does_not_stop_a_schedule() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    stage.folder.write_manifest("echo", "[[schedule]]\nname = \"each\"\ncron = \"* * * * * *\"\n")?;
+    // What hosts wrote while the clock of Redis was an hour ahead.
+    let ahead = format!("{} * * * * * * UTC", now_ms() + HOUR);
+    let () = redis::cmd("HSET")
+        .arg(&["baton:{default/echo}:ticks", "each", &ahead])
+        .query_async(stage.caller.connection())
+        .await?;
+    let _host = stage.host().start_ready(&["echo"]).await?;
+    until("its ticks are run again", PATIENCE, async || Ok((ticks(&mut stage).await?.len() >= 2).then_some(()))).await
+}
+
+#[tokio::test]
+async fn another_timetable_has_missed_nothing() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    // It came an hour ago, by an expression that nobody had written then.
+    let missed = (now_ms() - HOUR) / SECOND * SECOND;
+    let (hour, minute, second) = (missed / HOUR % 24, missed / (60 * SECOND) % 60, missed / SECOND % 60);
+    let schedule = |name: &str| {
+        format!("[[schedule]]\nname = \"{name}\"\ncron = \"{second} {minute} {hour} * * *\"\nmissed = \"run-once\"\n")
+    };
+    stage.folder.write_manifest("echo", &format!("{}{}", schedule("new"), schedule("same")))?;
+    let since = missed - HOUR;
+    let (new, same) = (format!("{since} 0 0 3 * * * UTC"), format!("{since} {second} {minute} {hour} * * * UTC"));
+    let () = redis::cmd("HSET")
+        .arg(&["baton:{default/echo}:ticks", "new", &new, "same", &same])
+        .query_async(stage.caller.connection())
+        .await?;
+    let _host = stage.host().start_ready(&["echo"]).await?;
+    stage.caller.result("echo", &format!("tick.same.{missed}")).await?;
+    let written = until("both were looked at", PATIENCE, async || {
+        let all: Vec<String> =
+            redis::cmd("HVALS").arg("baton:{default/echo}:ticks").query_async(stage.caller.connection()).await?;
+        Ok(all.iter().all(|text| text.ends_with(&format!("{second} {minute} {hour} * * * UTC"))).then_some(all))
+    })
+    .await?;
+    ensure!(written.len() == 2, "{written:?}");
+    stage.caller.quiescent("echo").await?;
+    ensure!(ticks(&mut stage).await?.len() == 1, "of the new one nothing was missed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_forestalls_a_tick_through_a_door() -> Result<()> {
+    let stage = Stage::with(&["echo"]).await?;
+    let host = stage.host().http().start_ready(&["echo"]).await?;
+    let http = Http::of(&host).await?;
+    let key = [("idempotency-key", "tick.nightly.1795220000000")];
+    for door in ["call", "send"] {
+        http.post_with(&format!("/v1/{door}/echo"), &key, "1").await?.problem(400, "bad-idempotency-key")?;
+    }
+    let order = r#"{"functions":["echo"],"payload":1}"#;
+    http.post_with("/v1/fanout", &key, order).await?.problem(400, "bad-idempotency-key")?;
+    let batch = r#"{"payload":1,"id":"tick.nightly.1795220000000"}"#;
+    let said = http.post("/v1/batch/echo", batch).await?.expect(207)?.json()?;
+    ensure!(said["calls"][0]["error"]["code"] == "bad-id", "{said}");
+    for arguments in [["--id", "tick.nightly.1"], ["--header", "x-schedule=nightly"], ["--header", "x-baton-depth=1"]] {
+        let refused = host.commands().run(&[&["send", "echo"], &arguments[..]].concat()).await?.expect(2)?;
+        ensure!(!refused.stderr.is_empty(), "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_next_tick_is_shown_and_a_wrong_schedule_is_refused() -> Result<()> {
     let stage = Stage::with(&["echo"]).await?;
     let manifest = "[[schedule]]\nname = \"nightly\"\ncron = \"0 3 * * *\"\ntimezone = \"Europe/Berlin\"\n";
