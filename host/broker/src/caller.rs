@@ -73,6 +73,8 @@ pub struct Caller {
     delay: Lua,
     reply: ReplyTo,
     result_ttl: Duration,
+    /// Whether several calls can be added in one step; asked once.
+    steps: tokio::sync::OnceCell<bool>,
     /// One topic for each function that was called. A lock and no message: it is held for a few map operations.
     topics: Mutex<Topics>,
     waiting: Arc<Waiting>,
@@ -145,6 +147,7 @@ impl Caller {
             delay: Lua::new(include_str!("scripts/delay.lua")),
             reply,
             result_ttl: config.result_ttl,
+            steps: tokio::sync::OnceCell::new(),
             topics: Mutex::default(),
             waiting: Arc::default(),
             listening: tokio::sync::Mutex::default(),
@@ -290,10 +293,14 @@ impl Caller {
         options: &SendOptions,
         reply: Option<&ReplyTo>,
     ) -> Result<(CallId, bool), BrokerError> {
+        // A tenant's own user may add calls and run no script. A host then puts the call aside that is to wait, and sees to it
+        // that an id has one result.
         if let Some(delay) = options.delay {
-            return self.add_for_later(function, payload, options, reply, delay).await;
-        }
-        if let Some(id) = &options.id {
+            match self.add_for_later(function, payload, options, reply, delay).await {
+                Err(error) if error.is_forbidden() => {}
+                other => return other,
+            }
+        } else if let Some(id) = &options.id {
             let mut call = self.accept.call(3);
             call.arg(self.keys.calls_at(function, options.priority)).arg(self.keys.result(function, id));
             call.arg(self.keys.mark(function, id));
@@ -302,7 +309,6 @@ impl Caller {
             match self.accept.run(&self.link, &call).await {
                 Ok(Value::Int(said)) => return Ok((id.clone(), said == 1)),
                 Ok(other) => return Err(BrokerError::shape("accept.lua", &other)),
-                // A tenant's own user may add calls and run no script. A host then sees to it that an id has one result.
                 Err(error) if error.is_forbidden() => {}
                 Err(error) => return Err(error),
             }
@@ -311,7 +317,7 @@ impl Caller {
         Ok((id_of(options, &answer)?, true))
     }
 
-    /// What adds a call that does not wait.
+    /// What adds a call as it is. One that is to wait says so, and is put aside by the host that reads it.
     fn entry(
         &self,
         function: &FunctionId,
@@ -322,6 +328,9 @@ impl Caller {
         let mut add = cmd("XADD");
         add.arg(self.keys.calls_at(function, options.priority)).arg("*");
         self.fields(&mut add, function, payload, options, options.id.as_ref(), reply)?;
+        if let Some(delay) = options.delay {
+            add.arg("delay").arg(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        }
         Ok(add)
     }
 

@@ -299,7 +299,7 @@ fn backoff(value: &str) -> Option<Duration> {
 
 const ID_RULE: &str = "1 to 128 bytes of printable ASCII without spaces";
 
-const DELAY_RULE: &str = "a number of milliseconds, at most a year";
+const DELAY_RULE: &str = "a number of milliseconds, at most 31622400000 (366 days)";
 
 fn delay(value: &str) -> Option<Duration> {
     value.parse().ok().map(Duration::from_millis).filter(|delay| *delay <= DELAY_MAX)

@@ -48,7 +48,8 @@ impl BrokerError {
     }
 
     /// Whether Redis knows this client and does not let it do that.
-    pub(crate) fn is_forbidden(&self) -> bool {
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Unable(reason) if reason.starts_with(FORBIDDEN))
     }
 

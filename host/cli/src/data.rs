@@ -35,7 +35,7 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
     });
     if let Some(delay) = input.delay {
         if delay > DELAY_MAX {
-            return Err(UsageError("--delay is longer than a year".to_owned()).into());
+            return Err(UsageError("--delay is longer than 366d, which is the most; make it shorter".to_owned()).into());
         }
         if input.deadline.is_some_and(|deadline| deadline <= delay) {
             return Err(UsageError(

@@ -43,6 +43,13 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
         return Exit::Usage;
     }
     match error.downcast_ref::<BrokerError>() {
+        Some(error) if error.is_forbidden() => {
+            eprintln!(
+                "a tenant's Redis user may add calls and read their results under --function, and nothing else; everything else is \
+                 for HTTP, with a token of the tenant, or for another Redis user"
+            );
+            Exit::Failed
+        }
         Some(BrokerError::BadUrl { .. }) => Exit::Usage,
         Some(BrokerError::Unreachable(_) | BrokerError::Unable(_) | BrokerError::NoScript) => Exit::Unreachable,
         Some(BrokerError::NoGroup(_) | BrokerError::Refused(_)) | None => Exit::Failed,

@@ -181,13 +181,18 @@ fn retry_wish(headers: &HeaderMap) -> Result<RetryWish, Problem> {
     })
 }
 
-/// A time such as `5s` or `500ms`, longer than nothing and at most a year.
+/// A time such as `5s` or `500ms`, longer than nothing and at most 366 days.
 pub(crate) fn duration(name: &str, text: &str) -> Result<Duration, Problem> {
-    let read = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= DELAY_MAX);
-    read.ok_or_else(|| {
+    let wrong = |rule: &str| {
         let text: String = text.chars().take(80).collect();
-        Problem::bad("bad-time", format!("{name} is {text:?}; it must be a time with a unit, such as 5s, 500ms or 2m"))
-    })
+        Err(Problem::bad("bad-time", format!("{name} is {text:?}; {rule}")))
+    };
+    match humantime::parse_duration(text) {
+        Err(_) => wrong("it must be a number with a unit, such as 500ms, 5s, 2m, 1h or 30d"),
+        Ok(time) if time.is_zero() => wrong("it must be longer than nothing"),
+        Ok(time) if time > DELAY_MAX => wrong("366d is the most; make it shorter"),
+        Ok(time) => Ok(time),
+    }
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
@@ -308,12 +313,12 @@ pub(crate) fn all_of(mut headers: Vec<(String, String)>, event: Attributes) -> R
 
 fn is_handed_on(name: &str) -> bool {
     let is_anothers = name.starts_with("x-forwarded-") || name == "x-real-ip" || name.starts_with("x-baton-");
+    let is_anothers = is_anothers || SCHEDULE_HEADERS.contains(&name);
     name.len() > 2 && name.starts_with("x-") && !is_anothers
 }
 
 /// Whether `Connection` names this header, which is then for the next hop alone (RFC 9110, 7.6.1).
 fn is_of_connection(headers: &HeaderMap, name: &str) -> bool {
-    let is_anothers = is_anothers || SCHEDULE_HEADERS.contains(&name);
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name))
 }
@@ -338,13 +343,13 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
             ("x-baton-depth", "7"),
+            ("x-schedule", "nightly"),
+            ("x-schedule-tick", "1795220000000"),
             ("x-hop", "1"),
             ("connection", "keep-alive, X-Hop"),
             ("authorization", "Bearer secret"),
             ("cookie", "a=b"),
         ]));
-            ("x-schedule", "nightly"),
-            ("x-schedule-tick", "1795220000000"),
         assert_eq!(read.unwrap().options.headers, [("x-colour".to_owned(), "blue, red".to_owned())]);
     }
 
@@ -369,12 +374,12 @@ mod tests {
             assert_eq!(read.options.id.unwrap().as_str(), "order-1");
         }
         assert!(wishes(&headers(&[("idempotency-key", "a b")])).is_err());
+        assert!(wishes(&headers(&[("idempotency-key", "tick.nightly.1795220000000")])).is_err(), "a schedule's");
         assert!(wishes(&headers(&[("idempotency-key", "\"\"")])).is_err());
     }
 
     #[test]
     fn what_would_become_a_dead_letter_is_refused_at_the_door() {
-        assert!(wishes(&headers(&[("idempotency-key", "tick.nightly.1795220000000")])).is_err(), "a schedule's");
         for bad in [
             ("content-type", "json"),
             ("content-type", "a/"),
@@ -391,6 +396,15 @@ mod tests {
             ("baton-retry-on", "poison"),
         ] {
             assert!(wishes(&headers(&[bad])).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_refused_with_the_rule_that_it_breaks() {
+        assert_eq!(duration("Baton-Delay", "1y").map_err(|_| ()), Ok(Duration::from_secs(31_557_600)));
+        for (text, rule) in [("30", "a unit"), ("0s", "longer than nothing"), ("2y", "366d is the most")] {
+            let said = duration("Baton-Delay", text).unwrap_err().of_one().to_string();
+            assert!(said.contains(rule) && said.contains("Baton-Delay") && said.contains(text), "{said}");
         }
     }
 

@@ -120,7 +120,7 @@ mod tests {
             (asked(None), 1, "retry 500 ms: retry"),
             (asked(None), 2, "retry 1000 ms: retry"),
             (asked(Some(7_000)), 2, "retry 7000 ms: retry"),
-            (asked(Some(u64::MAX)), 2, "retry 31536000000 ms: retry"),
+            (asked(Some(u64::MAX)), 2, "retry 31622400000 ms: retry"),
             (asked(None), 3, "bury attempts-exhausted: retry"),
             (Outcome::Trapped { message: String::new() }, 1, "bury trap: trap"),
             (Outcome::Exited { code: 1 }, 1, "bury exit: exit"),

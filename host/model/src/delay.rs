@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The longest that a call may be told to wait.
-pub const DELAY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The longest that a call may be told to wait: a year, whichever year, so that `1y` is one.
+pub const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The least time between two looks at the delayed calls of one function: the clock of Redis and a host's own tick apart.
 const LOOK_MIN: Duration = Duration::from_millis(1);

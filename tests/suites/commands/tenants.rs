@@ -241,6 +241,57 @@ async fn a_tenants_redis_user_can_call_its_functions_and_read_their_results_and_
     Ok(())
 }
 
+/// How many entries the function's stream ever had.
+async fn ever_added(stage: &mut Stage, function: &str) -> Result<u64> {
+    let mut ask = redis::cmd("XINFO");
+    ask.arg("STREAM").arg(format!("baton:{{{function}}}:calls"));
+    let facts: std::collections::BTreeMap<String, redis::Value> = ask.query_async(stage.caller.connection()).await?;
+    Ok(redis::from_redis_value(facts.get("entries-added").context("Redis 7 counts them")?.clone())?)
+}
+
+#[tokio::test]
+async fn as_a_tenants_redis_user_the_command_line_does_what_it_may_and_says_what_it_may_not() -> Result<()> {
+    let mut stage = Stage::with(&["hello"]).await?;
+    stage.folder.install("acme/hello", &std::fs::read(stage.folder.file("hello")?)?)?;
+    let _host = stage.host().start_ready(&["acme/hello"]).await?;
+    let password = make_user(&Operator::of(&stage), "acme").await?;
+    let commands = Commands::at_redis(&format!("{}?user=acme&pass={password}", stage.redis.url()));
+    let before = baton_tests::now_ms();
+    let send = ["send", "acme/hello", "--data", ADA, "--delay", "1s"];
+    for more in [&[][..], &["--id", "order-1"], &["--key", "k"]] {
+        let sent = commands.run(&[&send[..], more].concat()).await?.expect(0)?;
+        let id = sent.stdout.trim_end();
+        let got = commands.run(&["get", id, "--function", "acme/hello", "--wait", "20s"]).await?.expect(0)?;
+        ensure!(got.stdout.trim_end() == r#"{"greeting":"Hello, Ada"}"#, "{got:?}");
+        let started = stage.caller.result("acme/hello", id).await?.started_ms;
+        ensure!(started >= Some(before + 1_000), "it waited: {started:?}");
+    }
+    let called = commands.run(&["call", "acme/hello", "--data", ADA, "--delay", "200ms", "--key", "k"]).await?;
+    ensure!(called.expect(0)?.stdout.contains("Hello, Ada"));
+    let added = ever_added(&mut stage, "acme/hello").await?;
+    let lines = format!("{ADA}\n{ADA}\n");
+    let sent = ["send", "acme/hello", "--lines", "--data", "-"];
+    let sent = commands.run_with_input(&sent, lines.as_bytes()).await?.expect(0)?;
+    ensure!(sent.stdout.lines().count() == 2, "{sent:?}");
+    ensure!(ever_added(&mut stage, "acme/hello").await? == added + 2, "each line is one call");
+    for id in sent.stdout.lines() {
+        stage.caller.result("acme/hello", id).await?;
+    }
+    for refused in [
+        &["cancel", "1-0", "--function", "acme/hello"][..],
+        &["why", "1-0", "--function", "acme/hello"],
+        &["dead", "ls", "acme/hello"],
+        &["dead", "redrive", "1-0", "--function", "acme/hello"],
+        &["send", "acme/hello,acme/other", "--data", ADA],
+        &["get", "1-0"],
+        &["ps"],
+    ] {
+        let said = commands.run(refused).await?.expect(1)?;
+        ensure!(said.stderr.contains("NOPERM") && said.stderr.contains("token of the tenant"), "{refused:?}: {said:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_tenant_with_channels_of_its_own_has_no_notice_written_into_anothers() -> Result<()> {
     let mut stage = Stage::with(&["hello"]).await?;

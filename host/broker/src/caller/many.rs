@@ -24,7 +24,7 @@ pub enum FannedOut {
 
 impl Caller {
     /// Sends calls of one function in one step: Redis has all of them or none. Where one has an id of its own, or
-    /// waits, they go one by one in one round trip. Gives their ids, in order.
+    /// waits, or where Redis allows no such step, they go one by one in one round trip. Gives their ids, in order.
     ///
     /// # Errors
     /// Any [`BrokerError`]; whether the calls were accepted is then unknown unless they have ids of their own.
@@ -39,6 +39,10 @@ impl Caller {
         if calls.iter().any(|(_, options)| options.delay.is_some() || options.id.is_some()) {
             return try_join_all(calls.iter().map(|(payload, options)| self.send(function, payload, options))).await;
         }
+        // A tenant's own user may add calls, and not several in one step.
+        if !*self.steps.get_or_try_init(|| self.may_step()).await? {
+            return try_join_all(calls.iter().map(|(payload, options)| self.send(function, payload, options))).await;
+        }
         let mut all = pipe();
         all.atomic();
         for (payload, options) in calls {
@@ -50,6 +54,20 @@ impl Caller {
                 calls.iter().zip(&answers).map(|((_, options), answer)| id_of(options, answer)).collect()
             }
             other => Err(BrokerError::shape("EXEC", &other)),
+        }
+    }
+
+    /// Whether Redis lets this user do several things in one step. It is found out before there is anything to be done: where
+    /// the beginning of a step is refused, its commands are carried out all the same.
+    async fn may_step(&self) -> Result<bool, BrokerError> {
+        let mut step = pipe();
+        step.cmd("MULTI");
+        step.cmd("DISCARD");
+        let begun = self.link.run_all(&step).await?.into_iter().next().map(Value::extract_error);
+        match begun.transpose().map_err(BrokerError::from) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_forbidden() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -76,8 +94,8 @@ impl Caller {
         CallId::parse(&text).expect("32 hex digits are an id")
     }
 
-    /// Writes down which functions a fan-out goes to, before any call of it is sent. If that was done before under this
-    /// id, gives what stands there.
+    /// Sends one payload to these functions of `tenant`, in calls that have this id each in its own function. Doing it again
+    /// sends no call twice, and finishes what was cut short. Nothing is sent if another fan-out has the id.
     ///
     /// # Errors
     /// Any [`BrokerError`]; some of the calls may have been accepted, and it may be done again.
