@@ -1,5 +1,6 @@
 //! Calls functions as its payload tells it to, and answers with what came of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_sdk::calls::Call;
@@ -46,6 +47,8 @@ fn nested(context: &Context, payload: Bytes) -> Result<Value> {
                 "traceparent": context.traceparent(),
                 "deadline_ms": context.deadline_ms(),
                 "call_id": context.call_id(),
+                "type": context.media_type(),
+                "headers": context.headers().collect::<BTreeMap<_, _>>(),
             }));
         }
     };

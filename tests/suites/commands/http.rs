@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use baton_tests::settings::{HTTP_ENABLED, HTTP_LISTEN, NO_FUNCTIONS, PATIENCE, PAYLOAD_BYTES_MAX};
-use baton_tests::{Commands, Folder, HostPlan, Http, Signal, Stage, until};
+use baton_tests::{Commands, Folder, HostPlan, Http, Signal, Stage, nested_guest, until};
 use serde_json::json;
 
 const ADA: &str = r#"{"name":"Ada"}"#;
@@ -266,5 +266,39 @@ async fn who_calls_a_function_that_no_host_has_is_told_so_after_a_while() -> Res
     let call = commands.run(&["call", "nobody", "--data", "{}", "--timeout", "2s"]).await?.expect(3)?;
     ensure!(call.stderr.contains("no host has default/nobody now"), "{call:?}");
     ensure!(call.stdout.is_empty(), "{call:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_attributes_of_an_event_reach_a_function_in_its_context() -> Result<()> {
+    let stage = Stage::with(&[]).await?;
+    // It tells how it was called.
+    stage.folder.write_manifest("teller", "grants.calls.functions = \"all\"\n")?;
+    stage.folder.install("teller", &nested_guest()?)?;
+    let host = stage.host().http().start_ready(&["teller"]).await?;
+    let http = Http::of(&host).await?;
+    let binary = [
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "e-1"),
+        ("ce-source", "/shop"),
+        ("ce-type", "order.placed"),
+        ("ce-subject", "%C3%84da"),
+        ("x-colour", "blue"),
+    ];
+    let structured = [("content-type", "application/cloudevents+json"), ("x-colour", "blue")];
+    let event = json!({
+        "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed", "subject": "Äda",
+        "datacontenttype": "application/json", "data": {},
+    });
+    for (headers, body) in [(&binary[..], "{}".to_owned()), (&structured[..], event.to_string())] {
+        let told = http.post_with("/v1/call/teller", headers, body).await?.expect(200)?.json()?;
+        let expected = json!({
+            "ce-id": "e-1", "ce-source": "/shop", "ce-specversion": "1.0", "ce-subject": "Äda", "ce-type": "order.placed",
+            "x-colour": "blue",
+        });
+        ensure!(told["headers"] == expected && told["type"] == "application/json", "{told}");
+        ensure!(told["call_id"] != "e-1", "the event's id is not the call's: {told}");
+    }
     Ok(())
 }
