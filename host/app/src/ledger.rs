@@ -421,6 +421,15 @@ impl Entry {
         self.is_of_few
     }
 
+    /// What was entered was no attempt, and is not to count against the rate.
+    pub(crate) fn repay(&self) {
+        let now = Instant::now();
+        let mut books = self.ledger.lock();
+        let (own, all) = books.accounts(self.function);
+        own.repay(now);
+        all.repay(now);
+    }
+
     /// What measures the CPU time of this attempt, if anybody limits that.
     pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
         let meter = || CpuMeter { ledger: self.ledger.clone(), place: self.function, used: Duration::ZERO };

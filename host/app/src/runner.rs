@@ -116,7 +116,8 @@ impl Runner {
             return;
         }
         if delivery.call.delay.is_some() || delivery.is_out_of_place() {
-            // It waits in Redis, and on no seat.
+            // It waits in Redis, and on no seat; that it was read is no call begun.
+            seat.repay();
             return self.hand_back(delivery, Some(seat), None, settler).await;
         }
         let revision = self.catalog.snapshot().get(&delivery.call.function).cloned();

@@ -46,6 +46,13 @@ impl Seat {
         self.1.as_ref().is_none_or(Entry::is_of_few)
     }
 
+    /// Nothing was begun on it: it does not count against a rate.
+    pub(crate) fn repay(&self) {
+        if let Some(entry) = &self.1 {
+            entry.repay();
+        }
+    }
+
     /// What measures the CPU time of the attempt on it, if anybody limits that.
     pub(crate) fn cpu_meter(&self) -> Option<CpuMeter> {
         self.1.as_ref().and_then(Entry::cpu_meter)

@@ -198,3 +198,15 @@ async fn thousands_that_are_due_at_once_all_run_once() -> Result<()> {
     }
     stage.caller.quiescent("echo").await
 }
+
+#[tokio::test]
+async fn to_be_put_aside_counts_against_no_rate() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    stage.folder.write_manifest("echo", "[quotas]\ncalls_per_second = 1\n")?;
+    let _host = stage.host().start_ready(&["echo"]).await?;
+    for _ in 0..60 {
+        stage.caller.add("echo", &[("payload", b"1"), ("delay", b"3600000")]).await?;
+    }
+    // At the rate of calls that begin, it would take a minute.
+    until_delayed(&mut stage, 60).await
+}

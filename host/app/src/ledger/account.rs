@@ -145,6 +145,13 @@ impl Account {
         }
     }
 
+    /// What has begun was no attempt: it is not to count as one. It leaves in any case.
+    pub(super) fn repay(&mut self, now: Instant) {
+        if let Some(calls) = &mut self.calls {
+            calls.give_back(1, now);
+        }
+    }
+
     /// An attempt means to go on that had left.
     pub(super) fn begin_return(&mut self) {
         self.returning = self.returning.saturating_add(1);
@@ -208,6 +215,12 @@ mod tests {
         assert_eq!(account.room(now), Room { calls: 0, held: Some(Held::Concurrency), wait: None }, "it has to end");
         account.leave();
         assert_eq!(account.room(now).wait, Some(Duration::from_secs(1)), "what began too much is waited for");
+        account.repay(now);
+        account.leave();
+        assert_eq!(account.room(now).wait, Some(half), "unless it was no attempt");
+        (0..3).for_each(|_| account.repay(now));
+        account.leave();
+        assert_eq!(account.room(now).calls, 2, "nobody is given more than there was");
     }
 
     #[test]

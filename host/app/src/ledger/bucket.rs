@@ -40,6 +40,13 @@ impl Bucket {
         self.level = self.level.saturating_sub(i64::from(units) * PARTS);
     }
 
+    /// Gives units back that were taken and not used.
+    pub(super) fn give_back(&mut self, units: u32, now: Instant) {
+        self.fill(now);
+        let full = i64::from(self.per_second) * PARTS;
+        self.level = self.level.saturating_add(i64::from(units) * PARTS).min(full);
+    }
+
     /// How long it is until a whole unit is there; zero if one is. One that never fills is looked at again after an hour.
     pub(super) fn wait(&mut self, now: Instant) -> Duration {
         self.fill(now);
