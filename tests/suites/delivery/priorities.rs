@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use baton_model::{ResultDocument, Status};
 use baton_tests::settings::{BACKOFF_BASE_MS, DRAIN_TIMEOUT, GROUP, PATIENCE, SEATS};
-use baton_tests::{Commands, Fleet, Http, Signal, Stage, until};
+use baton_tests::{CommandStats, Commands, Fleet, Http, Signal, Stage, until};
 
 const LEVELS: [&str; 3] = [":high", "", ":low"];
 
@@ -54,6 +54,12 @@ async fn a_high_call_goes_past_a_backlog_of_a_hundred_thousand_from_the_first_on
     // The host runs, all of its seats are taken, and it has never heard of another level; nobody tells it anything: this
     // caller does nothing but XADD.
     let _host = stage.host().setting(SEATS, 2).start_ready(&["sleep"]).await?;
+    // Nor does a sweep find them: that of its start is over, and a host that is alone makes the next after two minutes.
+    until("the host has swept", PATIENCE, async || {
+        let used = CommandStats::read(stage.caller.connection()).await?;
+        Ok(used.by_name.contains_key("xinfo|consumers").then_some(()))
+    })
+    .await?;
     let mut sent = Vec::new();
     for _ in 0..8 {
         sent.push(send(&mut stage, "sleep", ":high", r#"{"ms":20}"#).await?);
