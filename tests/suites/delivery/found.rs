@@ -31,9 +31,11 @@ async fn a_call_that_waits_for_its_time_is_found_and_taken_back_behind_thousands
     stage.caller.add("fail", &[("payload", retry.as_bytes()), ("id", b"raw")]).await?;
     let sent = http.post_with("/v1/send/fail", &[("baton-delay", "15m")], retry).await?.expect(202)?.json()?;
     let ours = sent["id"].as_str().context("an id")?.to_owned();
-    until("all three wait", PATIENCE, async || Ok((stage.caller.delayed("fail").await? == 3).then_some(()))).await?;
+    let high = [("idempotency-key", "high"), ("baton-priority", "high")];
+    http.post_with("/v1/send/fail", &high, retry).await?.expect(202)?;
+    until("all four wait", PATIENCE, async || Ok((stage.caller.delayed("fail").await? == 4).then_some(()))).await?;
     crowd_of_delayed(&mut stage, "fail").await?;
-    for (id, attempt) in [(plain.as_str(), 2), ("raw", 2), (&ours, 1)] {
+    for (id, attempt) in [(plain.as_str(), 2), ("raw", 2), ("high", 2), (&ours, 1)] {
         let view = state(&http, "fail", id).await?.expect(200)?.json()?;
         ensure!(view["state"] == "delayed" && view["attempt"] == attempt, "{view}");
         let why = host.commands().run(&["why", id, "--function", "fail", "--json"]).await?.expect(0)?.json()?;

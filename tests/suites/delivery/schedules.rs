@@ -101,15 +101,21 @@ async fn of_what_was_missed_the_latest_is_run_or_nothing() -> Result<()> {
 #[tokio::test]
 async fn a_clock_that_was_ahead_once_does_not_stop_a_schedule() -> Result<()> {
     let mut stage = Stage::with(&["echo"]).await?;
-    stage.folder.write_manifest("echo", "[[schedule]]\nname = \"each\"\ncron = \"* * * * * *\"\n")?;
-    // What hosts wrote while the clock of Redis was an hour ahead.
-    let ahead = format!("{} * * * * * * UTC", now_ms() + HOUR);
+    let each_second = |name: &str| format!("[[schedule]]\nname = \"{name}\"\ncron = \"* * * * * *\"\n");
+    stage.folder.write_manifest("echo", &format!("{}{}", each_second("each"), each_second("older")))?;
+    // What hosts wrote while the clock of Redis was an hour ahead; the older ones wrote no timetable.
+    let ahead = (now_ms() + HOUR).to_string();
     let () = redis::cmd("HSET")
-        .arg(&["baton:{default/echo}:ticks", "each", &ahead])
+        .arg(&["baton:{default/echo}:ticks", "each", &format!("{ahead} * * * * * * UTC"), "older", &ahead])
         .query_async(stage.caller.connection())
         .await?;
     let _host = stage.host().start_ready(&["echo"]).await?;
-    until("its ticks are run again", PATIENCE, async || Ok((ticks(&mut stage).await?.len() >= 2).then_some(()))).await
+    until("ticks of both are run again", PATIENCE, async || {
+        let run = ticks(&mut stage).await?;
+        let is_run = |name: &str| run.iter().filter(|id| id.starts_with(&format!("tick.{name}."))).count() >= 2;
+        Ok((is_run("each") && is_run("older")).then_some(()))
+    })
+    .await
 }
 
 #[tokio::test]
