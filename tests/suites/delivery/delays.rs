@@ -156,15 +156,20 @@ async fn a_call_is_woken_although_the_host_whose_turn_it_is_stands_still() -> Re
     let first = usize::from(fleet.id(1) < fleet.id(0));
     fleet.signal(first, Signal::STOP)?;
     let frozen = fleet.id(first).as_str();
-    // Redis still hands the frozen host what it had asked for, once.
+    // Redis still hands the frozen host what it had asked for. Who asked first is served first, so it is through with that when
+    // the other one has answered several calls on end.
+    let mut on_end = 0;
     until("the frozen host gets nothing any more", PATIENCE, async || {
         let id = stage.caller.send("echo", "1").await?;
-        until("the call is somebody's", PATIENCE, async || {
-            let is_stuck = stage.caller.pending("echo").await?.iter().any(|(_, owner)| owner == frozen);
+        let is_stuck = until("the call is somebody's", PATIENCE, async || {
+            let held = stage.caller.pending("echo").await?;
+            let is_stuck = held.iter().any(|(entry, owner)| *entry == id && owner == frozen);
             let has_ended = stage.caller.result_now("echo", &id).await?.is_some();
-            Ok((is_stuck || has_ended).then_some(is_stuck.then_some(())))
+            Ok((is_stuck || has_ended).then_some(is_stuck))
         })
-        .await
+        .await?;
+        on_end = if is_stuck { 0 } else { on_end + 1 };
+        Ok((on_end == 3).then_some(()))
     })
     .await?;
     let due_ms = now_ms() + WAIT_MS;
