@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long nothing is waited for while the reader does not take in what was found.
 const NEWS_PAUSE: Duration = Duration::from_secs(30);
-/// The same when something else stands under a key: every wait would fail for it. Sweeps go on looking.
+/// The same when Redis refuses the wait for all. Sweeps go on looking.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// Which call streams each function has that is read, as far as this host knows.

@@ -3,11 +3,12 @@
 //! Normal calls have a stream in any case. Those for high and low calls come about when the first such call is added, by
 //! whomever; nobody is told of that, so a host waits for it at Redis.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use baton_model::{FunctionId, Priority};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Value, cmd};
+use redis::{Client, Pipeline, Value, cmd};
 
 use crate::BrokerError;
 use crate::keys::Keys;
@@ -16,6 +17,11 @@ use crate::meter::{Meter, Role};
 
 /// How much longer than its own limit a wait may stay silent before its connection is held for dead.
 const WATCHDOG: Duration = Duration::from_secs(5);
+/// The longest wait while something else stands under a key: then it is looked at again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// What Redis calls a stream, and a key under which nothing stands.
+pub(crate) const STREAM: &str = "stream";
+const NOTHING: &str = "none";
 
 /// Which call streams a function has beside that for normal calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +84,12 @@ pub struct LevelsWatch {
     keys: Keys,
     meter: std::sync::Arc<Meter>,
     connection: Option<MultiplexedConnection>,
+    /// The keys of such streams under which something else stands. They are not waited for, for every wait would fail.
+    refused: BTreeSet<String>,
 }
+
+/// The key of a stream that is waited for, and whose it is.
+type Awaited<'a> = (String, &'a FunctionId, Priority);
 
 impl LevelsWatch {
     /// With these settings. It connects on its first wait.
@@ -86,41 +97,53 @@ impl LevelsWatch {
     /// # Errors
     /// [`BrokerError::BadUrl`].
     pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
-        Ok(Self { client: config.client()?, keys: config.keys(), meter: config.meter.clone(), connection: None })
+        let (client, keys, meter) = (config.client()?, config.keys(), config.meter.clone());
+        Ok(Self { client, keys, meter, connection: None, refused: BTreeSet::new() })
     }
 
-    /// Waits for as long as `block` until one of these functions has a call in a stream that it did not have, as is said
-    /// with it, and gives those that do then.
+    /// Waits for as long as `block` at the most until one of these functions has a call in a stream that it did not have, as
+    /// is said with it, and gives those that do then. Where something else stands under the key of such a stream, that is
+    /// said once, and the others are waited for.
     ///
     /// # Errors
-    /// Any [`BrokerError`]; [`BrokerError::Refused`] if something else stands under the key of such a stream.
+    /// Any [`BrokerError`].
     pub async fn wait(
         &mut self,
         functions: &[(FunctionId, Levels)],
         block: Duration,
     ) -> Result<Vec<FunctionId>, BrokerError> {
-        let mut streams: Vec<(String, &FunctionId)> = Vec::new();
+        let mut streams: Vec<Awaited<'_>> = Vec::new();
         for (function, have) in functions {
             let missing = Priority::ALL.into_iter().filter(|level| !have.has(*level));
-            streams.extend(missing.map(|level| (self.keys.calls_at(function, level), function)));
+            streams.extend(missing.map(|level| (self.keys.calls_at(function, level), function, level)));
         }
         // It is put back when it is known to be good.
         let mut connection = match self.connection.take() {
             Some(open) => open,
             None => open_blocking(&self.client).await?,
         };
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(1).arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
-        read.arg("STREAMS").arg(streams.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>());
-        for _ in &streams {
-            read.arg("0");
+        if !self.refused.is_empty() {
+            self.refuse(&mut connection, &streams, |key, refused| refused.contains(key)).await?;
         }
-        self.meter.sent(Role::Queue, 1);
-        let silent = |_| BrokerError::Unreachable("a wait for new call streams was silent".to_owned());
-        let answer = tokio::time::timeout(block + WATCHDOG, connection.send_packed_command(&read)).await;
-        let answer = answer.map_err(silent)?.and_then(Value::extract_error)?;
+        let found = loop {
+            streams.retain(|(key, ..)| !self.refused.contains(key));
+            let block = if self.refused.is_empty() { block } else { block.min(REFUSED_PAUSE) };
+            if streams.is_empty() {
+                tokio::time::sleep(block).await;
+                break Value::Nil;
+            }
+            match self.read(&mut connection, &streams, block).await {
+                Err(error @ BrokerError::Refused(_)) => {
+                    self.refuse(&mut connection, &streams, |_, _| true).await?;
+                    if !streams.iter().any(|(key, ..)| self.refused.contains(key)) {
+                        return Err(error);
+                    }
+                }
+                other => break other?,
+            }
+        };
         self.connection = Some(connection);
-        let found = match answer {
+        let found = match found {
             Value::Nil => return Ok(Vec::new()),
             Value::Array(found) => found,
             other => return Err(BrokerError::shape("XREAD", &other)),
@@ -130,9 +153,66 @@ impl LevelsWatch {
             _ => None,
         };
         let found: Vec<String> = found.iter().filter_map(key).collect();
-        let mut have: Vec<FunctionId> =
-            streams.into_iter().filter(|(key, _)| found.contains(key)).map(|(_, function)| function.clone()).collect();
+        let mut have: Vec<FunctionId> = streams
+            .into_iter()
+            .filter(|(key, ..)| found.contains(key))
+            .map(|(_, function, _)| function.clone())
+            .collect();
         have.dedup();
         Ok(have)
     }
+
+    async fn read(
+        &self,
+        connection: &mut MultiplexedConnection,
+        streams: &[Awaited<'_>],
+        block: Duration,
+    ) -> Result<Value, BrokerError> {
+        let mut read = cmd("XREAD");
+        read.arg("COUNT").arg(1).arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
+        read.arg("STREAMS").arg(streams.iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>());
+        for _ in streams {
+            read.arg("0");
+        }
+        self.meter.sent(Role::Queue, 1);
+        let answer = tokio::time::timeout(block + WATCHDOG, connection.send_packed_command(&read)).await;
+        Ok(answer.map_err(silent)?.and_then(Value::extract_error)?)
+    }
+
+    /// Looks which of these keys hold something else than a stream, as far as they are to be looked at. What is found newly is
+    /// said; what is gone is waited for again.
+    async fn refuse(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        streams: &[Awaited<'_>],
+        is_doubtful: impl Fn(&str, &BTreeSet<String>) -> bool,
+    ) -> Result<(), BrokerError> {
+        let doubtful: Vec<_> = streams.iter().filter(|(key, ..)| is_doubtful(key, &self.refused)).collect();
+        let mut look = Pipeline::with_capacity(doubtful.len());
+        doubtful.iter().for_each(|(key, ..)| _ = look.cmd("TYPE").arg(key));
+        self.meter.sent(Role::Queue, look.len());
+        let answers = tokio::time::timeout(WATCHDOG, connection.send_packed_commands(&look, 0, look.len())).await;
+        let kinds = answers.map_err(silent)??;
+        let mut refused = BTreeSet::new();
+        for ((key, function, level), kind) in doubtful.into_iter().zip(kinds) {
+            let kind: String = redis::from_redis_value(kind).map_err(|e| BrokerError::shape("TYPE", &e.to_string()))?;
+            if kind == STREAM || kind == NOTHING {
+                continue;
+            }
+            if !self.refused.contains(key) {
+                tracing::warn!(
+                    %function, priority = %level, key,
+                    "calls of this level cannot be read: a {kind} stands under their key, where only a stream may; delete or \
+                     rename the key"
+                );
+            }
+            refused.insert(key.clone());
+        }
+        self.refused = refused;
+        Ok(())
+    }
+}
+
+fn silent(_: tokio::time::error::Elapsed) -> BrokerError {
+    BrokerError::Unreachable("a wait for new call streams was silent".to_owned())
 }

@@ -12,7 +12,7 @@ use redis::{Value, cmd};
 use crate::BrokerError;
 use crate::entry::Rules;
 use crate::keys::{GROUP, Keys, Notice};
-use crate::levels::Levels;
+use crate::levels::{Levels, STREAM};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::reader::{Delivery, Incoming, parse_entry};
@@ -212,7 +212,7 @@ impl Queue {
         Ok(ensured)
     }
 
-    /// Which call streams each of these functions has.
+    /// Which call streams each of these functions has. What stands under such a key and is no stream is none.
     ///
     /// # Errors
     /// Any [`BrokerError`].
@@ -221,15 +221,17 @@ impl Queue {
         for page in functions.chunks(PAGE) {
             let mut look = redis::pipe();
             for function in page {
-                look.cmd("EXISTS").arg(self.keys.calls_at(function, Priority::High));
-                look.cmd("EXISTS").arg(self.keys.calls_at(function, Priority::Low));
+                look.cmd("TYPE").arg(self.keys.calls_at(function, Priority::High));
+                look.cmd("TYPE").arg(self.keys.calls_at(function, Priority::Low));
             }
             let answers = self.link.run_all(&look).await?;
             for (function, there) in page.iter().zip(answers.chunks(2)) {
-                let [Value::Int(high), Value::Int(low)] = there else {
-                    return Err(BrokerError::shape("EXISTS", &there));
+                let [Value::SimpleString(high), Value::SimpleString(low)] = there else {
+                    return Err(BrokerError::shape("TYPE", &there));
                 };
-                found.push((function.clone(), Levels::of_number(high + 2 * low)));
+                let levels = [(high, Priority::High), (low, Priority::Low)];
+                let levels = levels.into_iter().filter(|(kind, _)| *kind == STREAM).map(|(_, level)| level);
+                found.push((function.clone(), Levels::of(levels)));
             }
         }
         Ok(found)

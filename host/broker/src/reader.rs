@@ -420,7 +420,17 @@ impl Reader {
         let mut found = Vec::new();
         for (function, levels) in queue.levels_of(&from.functions).await? {
             for level in levels.all() {
-                found.extend(queue.pending_of(&self.host, &function, level, &in_flight).await?);
+                match queue.pending_of(&self.host, &function, level, &in_flight).await {
+                    Ok(pending) => found.extend(pending),
+                    // Without a group nothing is pending; the next read tells that it has to be made.
+                    Err(BrokerError::NoGroup(_)) if !level.is_normal() => {}
+                    Err(error @ BrokerError::Refused(_)) if !level.is_normal() => {
+                        // The fault lies with this stream. Whoever waits for it says how to mend that.
+                        let key = queue.keys().calls_at(&function, level);
+                        tracing::warn!(%function, priority = %level, key, %error, "what this host may have lost there cannot be seen");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         self.may_have_lost = false;

@@ -9,6 +9,7 @@ mod found;
 mod many;
 mod order;
 mod priorities;
+mod refused;
 mod retry;
 mod schedules;
 mod twice;

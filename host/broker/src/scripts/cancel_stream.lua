@@ -4,7 +4,9 @@ if ended then return { 'ended', ended } end
 -- Behind what Redis calls an entry of another than the normal stream stands its level.
 local level = string.match(calls, '}:calls:(%l+)$')
 level = level and '-' .. level or ''
-local page = redis.call('XRANGE', calls, ARGV[10], ARGV[11], 'COUNT', ARGV[12])
+local page = redis.pcall('XRANGE', calls, ARGV[10], ARGV[11], 'COUNT', ARGV[12])
+-- What is no stream has no call.
+if page.err then return { 'none' } end
 local bytes = 0
 for _, entry in ipairs(page) do
   local name, fields = entry[1], entry[2]

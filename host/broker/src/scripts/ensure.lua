@@ -18,6 +18,6 @@ if not is_made then return made end
 local levels = 0
 for number, level in ipairs({ 'high', 'low' }) do
   local stream = KEYS[1] .. ':' .. level
-  if redis.call('EXISTS', stream) == 1 and make(stream) then levels = levels + number end
+  if redis.call('TYPE', stream).ok == 'stream' and make(stream) then levels = levels + number end
 end
 return levels

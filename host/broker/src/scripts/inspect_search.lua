@@ -11,7 +11,9 @@
 --   [1] where to go on; '' = the call was found, or the stream is at its end
 --   [2] how many bytes were looked at
 --   [3] the description of the call's entry, if it was found
-local page = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', ARGV[4])
+local page = redis.pcall('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', ARGV[4])
+-- What is no stream has no call.
+if page.err then return { '', 0 } end
 local bytes = 0
 for _, entry in ipairs(page) do
   bytes = bytes + weight(entry[2])

@@ -38,6 +38,6 @@ end
 
 look(KEYS[1])
 for _, level in ipairs({ ':high', ':low' }) do
-  if redis.call('EXISTS', KEYS[1] .. level) == 1 then look(KEYS[1] .. level) end
+  if redis.call('TYPE', KEYS[1] .. level).ok == 'stream' then look(KEYS[1] .. level) end
 end
 return { count, pending, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]), oldest }

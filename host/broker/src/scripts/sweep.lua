@@ -116,5 +116,7 @@ if #first > 0 then
   local time = redis.call('TIME')
   next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
 end
-local levels = redis.call('EXISTS', calls .. ':high') + 2 * redis.call('EXISTS', calls .. ':low')
+-- Something else under such a key is no stream, and nothing was left in it.
+local function has(level) return redis.call('TYPE', calls .. level).ok == 'stream' end
+local levels = (has(':high') and 1 or 0) + (has(':low') and 2 or 0)
 return { math.floor(next_lapse), next_due, taken, whole, mine_left, others_left, levels }

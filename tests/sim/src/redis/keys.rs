@@ -21,6 +21,7 @@ impl Store {
                 self.published.push((channel.clone(), message.clone()));
                 Ok(Reply::Int(0))
             }
+            ("TYPE", [key]) => Ok(Reply::Status(self.get(key).map_or("none", |value| value.kind()).to_owned())),
             ("EXISTS", [key]) => Ok(Reply::bool(self.get(key).is_some())),
             ("DEL", [key]) => {
                 let was_there = self.get(key).is_some();

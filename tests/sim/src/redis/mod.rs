@@ -91,6 +91,19 @@ pub(crate) enum Value {
     Stream(Stream),
 }
 
+impl Value {
+    /// What `TYPE` calls it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "string",
+            Self::Hash(_) => "hash",
+            Self::Set(_) => "set",
+            Self::Sorted(_) => "zset",
+            Self::Stream(_) => "stream",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Held {
     value: Value,

@@ -1,0 +1,72 @@
+//! Keys of one level that are broken by hand: the other levels and the other functions go on, and the key is named.
+
+use anyhow::{Result, ensure};
+use baton_model::Status;
+use baton_tests::settings::{PATIENCE, SEATS};
+use baton_tests::{CommandStats, Host, Stage, until};
+
+const HIGH: &str = "baton:{default/echo}:calls:high";
+
+async fn call(stage: &mut Stage, function: &str, level: &str, payload: &str) -> Result<()> {
+    let id = stage.caller.add_at(function, level, &[("payload", payload.as_bytes())]).await?;
+    let result = stage.caller.result(function, &id).await?;
+    ensure!(result.status == Status::Ok, "{result:?}");
+    Ok(())
+}
+
+async fn overwrite(stage: &mut Stage, key: &str) -> Result<()> {
+    Ok(redis::cmd("SET").arg(key).arg("by hand").query_async(stage.caller.connection()).await?)
+}
+
+async fn delete(stage: &mut Stage, key: &str) -> Result<()> {
+    Ok(redis::cmd("DEL").arg(key).query_async(stage.caller.connection()).await?)
+}
+
+/// The host has said which key is wrong, and how to mend it.
+async fn names(host: &Host, key: &str) -> Result<()> {
+    let warning = until("the host names the key", PATIENCE, async || {
+        Ok(host.lines().warnings().into_iter().find(|warning| warning["key"] == key))
+    });
+    let said = warning.await?["message"].to_string();
+    ensure!(said.contains("only a stream may") && said.contains("delete or rename the key"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_level_whose_key_is_overwritten_stops_no_other_level_and_no_other_function() -> Result<()> {
+    let mut stage = Stage::with(&["echo", "sleep"]).await?;
+    let host = stage.host().start_ready(&["echo", "sleep"]).await?;
+    for level in [":high", "", ":low"] {
+        call(&mut stage, "echo", level, "1").await?;
+    }
+    // While the host waits for calls there.
+    overwrite(&mut stage, HIGH).await?;
+    for level in ["", ":low"] {
+        call(&mut stage, "echo", level, "2").await?;
+    }
+    call(&mut stage, "sleep", "", r#"{"ms":0}"#).await?;
+    call(&mut stage, "sleep", ":high", r#"{"ms":0}"#).await?;
+    names(&host, HIGH).await?;
+    // What is asked about others is answered too.
+    let unknown = host.commands().run(&["why", "nobody", "--function", "echo"]).await?.expect(1)?;
+    ensure!(!unknown.stderr.contains("WRONGTYPE"), "{unknown:?}");
+    delete(&mut stage, HIGH).await?;
+    call(&mut stage, "echo", ":high", "3").await?;
+    stage.caller.quiescent("echo").await
+}
+
+#[tokio::test]
+async fn the_first_calls_of_other_levels_are_waited_for_beside_a_key_that_is_no_stream() -> Result<()> {
+    let mut stage = Stage::with(&["echo", "sleep"]).await?;
+    overwrite(&mut stage, HIGH).await?;
+    let host = stage.host().setting(SEATS, 4).start_ready(&["echo", "sleep"]).await?;
+    // The sweep of the start finds them as well. The next one of a host that is alone comes after two minutes.
+    until("the host has swept both", PATIENCE, async || {
+        let used = CommandStats::read(stage.caller.connection()).await?;
+        Ok(used.by_name.get("xinfo|consumers").is_some_and(|sweeps| *sweeps >= 2).then_some(()))
+    })
+    .await?;
+    call(&mut stage, "sleep", ":high", r#"{"ms":0}"#).await?;
+    call(&mut stage, "echo", ":low", "1").await?;
+    names(&host, HIGH).await
+}
