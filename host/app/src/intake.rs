@@ -143,6 +143,7 @@ impl Intake {
         waiting: &mut VecDeque<Incoming>,
         stop: &CancellationToken,
     ) -> Result<Step, BrokerError> {
+        self.is_in_doubt |= self.reader.take_fault();
         self.renew().await?;
         if self.all.functions().is_empty() && waiting.is_empty() {
             tokio::select! {

@@ -110,6 +110,8 @@ pub struct Reader {
     answered: u64,
     /// A read ended in an error: entries may be assigned to this host that it never saw.
     may_have_lost: bool,
+    /// A stream could not be read beside others that could.
+    has_fault: bool,
 }
 
 /// Wakes a [`Reader`] from its blocking read.
@@ -167,6 +169,7 @@ impl Reader {
             wake,
             answered: 0,
             may_have_lost: false,
+            has_fault: false,
         };
         Ok((reader, waker))
     }
@@ -175,6 +178,12 @@ impl Reader {
     #[must_use]
     pub fn may_have_lost(&self) -> bool {
         self.may_have_lost
+    }
+
+    /// Whether a stream could not be read, since this was asked the last time, beside others of its function that could: its
+    /// group may have to be made anew.
+    pub fn take_fault(&mut self) -> bool {
+        std::mem::take(&mut self.has_fault)
     }
 
     /// Says that entries may be assigned to this host that nobody works on.
@@ -320,7 +329,7 @@ impl Reader {
         }
     }
 
-    fn incoming(&self, from: &ReadEnd, answer: Value, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
+    fn incoming(&mut self, from: &ReadEnd, answer: Value, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
         match answer {
             Value::Nil => Ok(Vec::new()),
             Value::Array(streams) => self.streams(from, streams, read),
@@ -382,13 +391,20 @@ impl Reader {
         Ok(fresh)
     }
 
-    fn streams(&self, from: &ReadEnd, streams: Vec<Value>, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
+    fn streams(&mut self, from: &ReadEnd, streams: Vec<Value>, read: ReadTime) -> Result<Vec<Incoming>, BrokerError> {
         let mut out = Vec::new();
         for stream in streams {
             let Value::Array(pair) = stream else { return Err(BrokerError::shape("XREADGROUP", &stream)) };
             let mut pair = pair.into_iter();
-            let (Some(Value::BulkString(key)), Some(Value::Array(entries))) = (pair.next(), pair.next()) else {
-                return Err(BrokerError::shape("XREADGROUP", &"a stream without entries"));
+            let (key, entries) = match (pair.next(), pair.next()) {
+                (Some(Value::BulkString(key)), Some(Value::Array(entries))) => (key, entries),
+                (Some(Value::BulkString(key)), Some(Value::BulkString(fault))) => {
+                    let (key, fault) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&fault));
+                    tracing::debug!(%key, %fault, "a stream cannot be read");
+                    self.has_fault = true;
+                    continue;
+                }
+                _ => return Err(BrokerError::shape("XREADGROUP", &"a stream without entries")),
             };
             let Some((place, level)) = from.by_stream.get(&key) else {
                 return Err(BrokerError::shape("XREADGROUP", &"a stream that was not asked for"));

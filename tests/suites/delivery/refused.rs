@@ -70,3 +70,22 @@ async fn the_first_calls_of_other_levels_are_waited_for_beside_a_key_that_is_no_
     call(&mut stage, "echo", ":low", "1").await?;
     names(&host, HIGH).await
 }
+
+#[tokio::test]
+async fn a_level_that_is_deleted_is_read_again_at_once_beside_a_backlog() -> Result<()> {
+    const BACKLOG: usize = 4_000;
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let _host = stage.host().setting(SEATS, 1).start_ready(&["sleep"]).await?;
+    call(&mut stage, "sleep", ":high", r#"{"ms":0}"#).await?;
+    stage.caller.send_many("sleep", r#"{"ms":10}"#, BACKLOG).await?;
+    until("the backlog is begun", PATIENCE, async || {
+        Ok((stage.caller.entries("sleep").await? < BACKLOG - 10).then_some(()))
+    })
+    .await?;
+    delete(&mut stage, "baton:{default/sleep}:calls:high").await?;
+    // It comes about anew, without a group, and nobody is told of it.
+    call(&mut stage, "sleep", ":high", r#"{"ms":0}"#).await?;
+    let left = stage.caller.entries("sleep").await?;
+    ensure!(left > BACKLOG / 2, "it waited for a backlog of which {left} are left");
+    Ok(())
+}

@@ -9,10 +9,11 @@
 -- ARGV[4…] on how many of them each stream has the first claim, in the order of the keys; what it does not use goes to the
 --         others, the highest first
 --
--- Returns what XREADGROUP returns: of each stream that had any, its key and its new entries; an empty list if none had.
+-- Returns what XREADGROUP returns: of each stream that had any, its key and its new entries; an empty list if none had. Behind
+-- them, of each stream that could not be read, its key and the reason as text.
 -- An error only if nothing was read: what was read is this consumer's.
 local left, failed = tonumber(ARGV[3]), nil
-local read, is_empty = {}, {}
+local read, is_empty, faults = {}, {}, {}
 
 local function take(stream, count)
   count = math.min(count, left)
@@ -20,6 +21,7 @@ local function take(stream, count)
   local answer = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', count, 'STREAMS', KEYS[stream], '>')
   if answer and answer.err then
     failed, is_empty[stream] = answer, true
+    faults[#faults + 1] = { KEYS[stream], answer.err }
     return
   end
   local entries = answer and answer[1][2] or {}
@@ -36,4 +38,5 @@ for stream = 1, #KEYS do
   if read[stream] and #read[stream] > 0 then answer[#answer + 1] = { KEYS[stream], read[stream] } end
 end
 if #answer == 0 and failed then return failed end
+for _, fault in ipairs(faults) do answer[#answer + 1] = fault end
 return answer
