@@ -50,6 +50,11 @@ impl Streams {
         is_news
     }
 
+    /// Which call streams `function` has, as far as this host knows.
+    pub(crate) fn of(&self, function: &FunctionId) -> Levels {
+        self.known.borrow().get(function).copied().unwrap_or_default()
+    }
+
     fn note(&self, functions: impl IntoIterator<Item = FunctionId>) {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(functions);
         self.has_news.store(true, Ordering::SeqCst);

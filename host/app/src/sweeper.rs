@@ -170,7 +170,8 @@ impl Sweeper {
         // Each survivor takes its share at once; what is left a little later is anybody's.
         let share = if is_shared { roster.share(function) } else { (1, 0) };
         let live = roster.others();
-        let plan = |cut, room| SweepPlan { live: &live, gone: &ids, cut, share, room };
+        let levels = self.streams.of(function);
+        let plan = |cut, room| SweepPlan { live: &live, gone: &ids, cut, share, room, levels };
         let mut swept = self.queue.sweep(&self.host, function, plan(&[], seats.len())).await?;
         self.board(function, &mut swept, &mut seats).await;
         if !swept.whole.is_empty() {

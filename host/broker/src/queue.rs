@@ -30,7 +30,7 @@ const PROMOTE_MIN: usize = 10;
 const PROMOTE_BYTES_MAX: usize = 256 << 10;
 
 /// What a sweep of one function found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Swept {
     /// The entries that are this host's from now on.
     pub claimed: Vec<Incoming>,
@@ -68,10 +68,12 @@ pub struct SweepPlan<'a> {
     pub share: (usize, usize),
     /// How many entries may be claimed.
     pub room: usize,
+    /// Which call streams the function is known to have: what was left there is claimed from the highest level on.
+    pub levels: Levels,
 }
 
 /// What a function's keys hold that will want attention later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// When the next lease of another host can lapse; none if no other host holds any.
     pub next_lapse: Option<Duration>,
@@ -84,6 +86,18 @@ impl Backlog {
     fn and(self, other: Self) -> Self {
         let sooner = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
         Self { next_lapse: sooner(self.next_lapse, other.next_lapse), next_due: sooner(self.next_due, other.next_due) }
+    }
+}
+
+impl Swept {
+    /// With what was found in another stream of the function.
+    fn add(&mut self, other: Self) {
+        let Self { claimed, backlog, whole, mine_left, others_left, levels: _ } = other;
+        self.claimed.extend(claimed);
+        self.backlog = self.backlog.and(backlog);
+        self.whole.extend(whole);
+        self.mine_left += mine_left;
+        self.others_left += others_left;
     }
 }
 
@@ -245,26 +259,43 @@ impl Queue {
     /// have [`crate::Reader::recover`] look for them.
     pub async fn sweep(&self, host: &HostId, function: &FunctionId, plan: SweepPlan<'_>) -> Result<Swept, BrokerError> {
         self.know_seal().await?;
-        let mut all = self.sweep_level(host, function, Priority::Normal, plan).await?;
-        for level in all.levels.others() {
-            let room = plan.room.saturating_sub(all.claimed.len());
-            let swept = match self.sweep_level(host, function, level, SweepPlan { room, ..plan }).await {
-                Ok(swept) => swept,
-                Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_))) => {
-                    // The fault lies with this stream. What was claimed of the others is to be worked on.
-                    tracing::warn!(%function, %level, %error, "what other hosts left of these calls cannot be seen");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let Swept { claimed, backlog, whole, mine_left, others_left, .. } = swept;
-            all.claimed.extend(claimed);
-            all.backlog = all.backlog.and(backlog);
-            all.whole.extend(whole);
-            all.mine_left += mine_left;
-            all.others_left += others_left;
+        let mut all = Swept { levels: plan.levels, ..Swept::default() };
+        let above: Vec<Priority> = plan.levels.all().take_while(|level| !level.is_normal()).collect();
+        for level in above.iter().chain([&Priority::Normal]) {
+            self.sweep_beside(host, function, *level, plan, &mut all).await?;
+        }
+        for level in all.levels.others().filter(|level| !above.contains(level)) {
+            self.sweep_beside(host, function, level, plan, &mut all).await?;
         }
         Ok(all)
+    }
+
+    /// Looks at one of the call streams after others.
+    async fn sweep_beside(
+        &self,
+        host: &HostId,
+        function: &FunctionId,
+        level: Priority,
+        plan: SweepPlan<'_>,
+        all: &mut Swept,
+    ) -> Result<(), BrokerError> {
+        let room = plan.room.saturating_sub(all.claimed.len());
+        match self.sweep_level(host, function, level, SweepPlan { room, ..plan }).await {
+            Ok(swept) => {
+                if level.is_normal() {
+                    all.levels = swept.levels;
+                }
+                all.add(swept);
+            }
+            Err(error @ (BrokerError::Refused(_) | BrokerError::NoGroup(_)))
+                if !level.is_normal() || !all.claimed.is_empty() =>
+            {
+                // The fault lies with this stream. What was claimed of the others is to be worked on.
+                tracing::warn!(%function, priority = %level, %error, "what other hosts left of these calls cannot be seen");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Looks at one of the call streams.
@@ -275,7 +306,7 @@ impl Queue {
         level: Priority,
         plan: SweepPlan<'_>,
     ) -> Result<Swept, BrokerError> {
-        let SweepPlan { live, gone, cut, share: (shares, share), room } = plan;
+        let SweepPlan { live, gone, cut, share: (shares, share), room, levels: _ } = plan;
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
         call.arg(self.keys.delayed(function));

@@ -150,6 +150,27 @@ async fn the_calls_of_a_killed_host_are_finished_once_each_on_their_levels() -> 
 }
 
 #[tokio::test]
+async fn of_the_calls_of_a_killed_host_the_high_ones_are_taken_over_first() -> Result<()> {
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let mut fleet = Fleet::of(1, &stage.host().setting(SEATS, 6), &["sleep"]).await?;
+    let mut sent = Vec::new();
+    for level in LEVELS.into_iter().rev() {
+        for _ in 0..2 {
+            sent.push(send(&mut stage, "sleep", level, r#"{"ms":1000}"#).await?);
+        }
+    }
+    stage.caller.until_pending("sleep", 6).await?;
+    fleet.kill(0).await?;
+    // One seat: what is begun in which order is what was taken over in which order.
+    fleet.add(stage.host().setting(SEATS, 1)).await?;
+    let mut ran = stage.caller.results("sleep", &sent, PATIENCE).await?;
+    ran.sort_by_key(|answer| answer.started_ms);
+    let levels: Vec<_> = ran.iter().map(|answer| answer.id.as_str().split('-').nth(2).unwrap_or_default()).collect();
+    ensure!(levels == ["high", "high", "", "", "low", "low"], "{levels:?}");
+    stage.caller.quiescent("sleep").await
+}
+
+#[tokio::test]
 async fn a_call_keeps_its_level_when_it_is_tried_again_waits_or_is_sent_again() -> Result<()> {
     let mut stage = Stage::with(&["echo", "fail", "sleep"]).await?;
     let plan = stage.host().setting(BACKOFF_BASE_MS, 1).argument(DRAIN_TIMEOUT).argument("100ms");
