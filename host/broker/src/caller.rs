@@ -21,7 +21,7 @@ use crate::entry::entry_as_call_id;
 use crate::keys::{GROUP, Keys};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
-use crate::script::Lua;
+use crate::script::{Lua, marking};
 use crate::seal::{DEPTH, Seal};
 use crate::standing::Word;
 
@@ -143,8 +143,8 @@ impl Caller {
             link: Link::new(config.client()?).counted(config, Role::Caller),
             keys: config.keys(),
             seal: config.seal.clone(),
-            accept: Lua::new(include_str!("scripts/accept.lua")),
-            delay: Lua::new(include_str!("scripts/delay.lua")),
+            accept: marking!("scripts/accept.lua"),
+            delay: marking!("scripts/delay.lua"),
             reply,
             result_ttl: config.result_ttl,
             steps: tokio::sync::OnceCell::new(),

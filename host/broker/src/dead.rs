@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::BrokerError;
 use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
-use crate::script::Lua;
+use crate::script::{Lua, marking};
 
 /// The most letters that one script run reads: their payloads pass through it, and it holds Redis.
 const STEP: usize = 25;
@@ -89,7 +89,7 @@ impl DeadLetters {
             link: Link::new(config.client()?),
             keys: config.keys(),
             list: Lua::new(include_str!("scripts/dead_list.lua")),
-            redrive: Lua::new(include_str!("scripts/redrive.lua")),
+            redrive: marking!("scripts/redrive.lua"),
             drop: Lua::new(include_str!("scripts/dead_drop.lua")),
         })
     }

@@ -18,6 +18,19 @@ fn patched(code: &'static str) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
 
+/// A script with what knows a mark that stands for a call before it.
+macro_rules! marking {
+    ($file:literal) => {
+        $crate::script::Lua::new(concat!(
+            "#!lua\n",
+            include_str!("scripts/fields.lua"),
+            include_str!("scripts/mark.lua"),
+            include_str!($file)
+        ))
+    };
+}
+pub(crate) use marking;
+
 /// One script of ours. Its file documents keys, arguments and answers.
 pub(crate) struct Lua {
     code: Box<str>,

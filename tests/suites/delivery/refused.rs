@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use baton_model::Status;
 use baton_tests::settings::{PATIENCE, SEATS};
-use baton_tests::{CommandStats, Host, Stage, until};
+use baton_tests::{CommandStats, Commands, Host, Stage, until};
 
 const HIGH: &str = "baton:{default/echo}:calls:high";
 
@@ -87,5 +87,51 @@ async fn a_level_that_is_deleted_is_read_again_at_once_beside_a_backlog() -> Res
     call(&mut stage, "sleep", ":high", r#"{"ms":0}"#).await?;
     let left = stage.caller.entries("sleep").await?;
     ensure!(left > BACKLOG / 2, "it waited for a backlog of which {left} are left");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_id_whose_call_is_deleted_by_hand_is_a_new_calls() -> Result<()> {
+    let mut stage = Stage::with(&["echo", "fail"]).await?;
+    let commands = Commands::at_redis(&stage.redis.url());
+    let send = async |extra: &[&str]| {
+        let arguments: Vec<&str> = ["send", "echo", "--data", "1"].iter().chain(extra).copied().collect();
+        anyhow::Ok(commands.run(&arguments).await?.expect(0)?)
+    };
+    // In its stream, of each level.
+    for (id, level, stream) in [("a", "high", ":high"), ("b", "normal", ""), ("c", "low", ":low")] {
+        let stream = format!("baton:{{default/echo}}:calls{stream}");
+        let length = async |stage: &mut Stage| {
+            let length = redis::cmd("XLEN").arg(&stream).query_async::<usize>(stage.caller.connection()).await;
+            anyhow::Ok(length?)
+        };
+        for _ in 0..2 {
+            send(&["--id", id, "--priority", level]).await?;
+            ensure!(length(&mut stage).await? == 1, "while it waits it is the same call");
+        }
+        let () = redis::cmd("XTRIM").arg(&stream).arg("MAXLEN").arg(0).query_async(stage.caller.connection()).await?;
+        send(&["--id", id, "--priority", level]).await?;
+        ensure!(length(&mut stage).await? == 1, "nothing stood for {id} any more");
+    }
+    // While it waits for its time; and beside something that is no result.
+    let result = "baton:{default/echo}:result:d";
+    let () = redis::cmd("RPUSH").arg(result).arg("by hand").query_async(stage.caller.connection()).await?;
+    for _ in 0..2 {
+        send(&["--id", "d", "--delay", "1h"]).await?;
+        ensure!(stage.caller.delayed("echo").await? == 1, "while it waits it is the same call");
+    }
+    delete(&mut stage, "baton:{default/echo}:delayed").await?;
+    send(&["--id", "d", "--delay", "1h"]).await?;
+    ensure!(stage.caller.delayed("echo").await? == 1, "nothing stood for it any more");
+    // Among the dead letters, with a mark of a call that is gone.
+    let host = stage.host().start_ready(&["echo", "fail"]).await?;
+    let trap: [(&str, &[u8]); 2] = [("id", b"e"), ("payload", br#"{"kind":"trap"}"#)];
+    stage.caller.add("fail", &trap).await?;
+    stage.caller.until_dead("fail", 1).await?;
+    let set = redis::cmd("SET").arg("baton:{default/fail}:id:e").arg("1-1").to_owned();
+    let () = set.query_async(stage.caller.connection()).await?;
+    let said =
+        host.commands().run(&["dead", "redrive", "e", "--function", "fail", "--json"]).await?.expect(0)?.json()?;
+    ensure!(said["redriven"] == 1, "{said}");
     Ok(())
 }

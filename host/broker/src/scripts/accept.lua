@@ -1,5 +1,4 @@
-#!lua
--- Accepts a call whose caller chose its id: once, however often and through whichever door it is sent.
+-- Accepts a call whose caller chose its id: once, however often and through whichever door it is sent; begins with mark.lua.
 --
 -- From here on the call's id has a mark, which goes in the script that ends the call: from then on its result says that it
 -- was there. Refused when memory is full, as every new call is.
@@ -16,7 +15,7 @@
 --  -1  it has ended, and its result is kept; nothing was changed
 local result = redis.pcall('GET', KEYS[2])
 if type(result) == 'string' then return -1 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+if is_under_way(KEYS[3]) then return 0 end
 local fields = {}
 for i = 2, #ARGV do fields[i - 1] = ARGV[i] end
 local entry = redis.call('XADD', KEYS[1], '*', unpack(fields))

@@ -1,5 +1,4 @@
-#!lua
--- Accepts a call that is to wait: it stands in the delayed set until it is due, and not in the stream.
+-- Accepts a call that is to wait: it stands in the delayed set until it is due, and not in the stream; begins with mark.lua.
 --
 -- Refused when memory is full, as any new call is.
 --
@@ -17,8 +16,9 @@
 -- Returns when the call is due, in Unix ms of Redis's clock; 0 = it has a result already, which stands;
 -- -1 = it was accepted before and has not ended. Nothing was changed then.
 local calls, delayed = KEYS[1], KEYS[2]
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-if redis.call('EXISTS', KEYS[4]) == 1 then return -1 end
+-- Something that is no string is no result.
+if type(redis.pcall('GET', KEYS[3])) == 'string' then return 0 end
+if is_under_way(KEYS[4]) then return -1 end
 -- By its stream the function is known to those who list them.
 if redis.call('EXISTS', calls) == 0 then redis.call('XGROUP', 'CREATE', calls, ARGV[1], '0', 'MKSTREAM') end
 

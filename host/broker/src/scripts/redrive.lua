@@ -1,6 +1,6 @@
-#!lua
 -- Sends dead letters of one function again: each call stands in its stream once more, under its own id and with what is
--- known of its attempts, and the result `dead` that it had is gone. All of that or nothing, for each letter.
+-- known of its attempts, and the result `dead` that it had is gone. All of that or nothing, for each letter. Begins with
+-- mark.lua.
 --
 -- KEYS[1]  the function's call stream; those of the other levels are named after it
 -- KEYS[2]  its dead letters, beside which the hash `letters` says which is the latest of a call
@@ -59,7 +59,7 @@ local function redrive(letter, call, result)
   -- Every call that was sent again, put back, or accepted under an id of its caller's choice has a mark until it ends.
   local tag = string.match(result, '^(.-}:)')
   local mark = tag .. 'id:' .. call
-  if redis.call('EXISTS', mark) == 1 then return 4 end
+  if is_under_way(mark) then return 4 end
   local spent = math.min(math.max(tonumber(told.attempts) or 0, 0), 999998)
   local accepted = had.accepted or told.accepted_ms or is_given(call) and string.match(call, '^%d+') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
