@@ -425,3 +425,20 @@ async fn no_more_letters_are_sent_again_than_the_queue_has_room_for() -> Result<
     ensure!(tally["redriven"] == 29 && tally["more"] == true, "{tally}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_letter_that_does_not_bear_its_calls_id_alone_leaves_nothing_behind_when_it_is_dropped() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let host = stage.host().start_ready(&["echo"]).await?;
+    stage.caller.add("echo", &[("payload", b"1"), ("id", b"a"), ("id", b"b")]).await?;
+    stage.caller.add("echo", &[("payload", b"2"), ("id", b"two words")]).await?;
+    stage.caller.add("echo", &[("payload", b"3"), ("unknown", b"x")]).await?;
+    let malformed = stage.caller.until_dead("echo", 3).await?;
+    ensure!(malformed.iter().all(|letter| letter.text("reason") == "malformed"), "{malformed:?}");
+    host.commands().run(&["dead", "drop", "--function", "echo", "--all"]).await?.expect(0)?;
+    stage.caller.until_dead("echo", 0).await?;
+    let left: Vec<String> =
+        redis::cmd("HKEYS").arg("baton:{default/echo}:letters").query_async(stage.caller.connection()).await?;
+    ensure!(left.is_empty(), "it is still known which letter is the latest of {left:?}");
+    Ok(())
+}

@@ -54,7 +54,7 @@ else
   local named, told, level = false, {}, string.match(calls, '}:calls:(%l+)$')
   for i = 10, #ARGV, 2 do told[ARGV[i]] = true end
   for i = #fields - 1, 1, -2 do
-    named = named or fields[i] == 'id'
+    if fields[i] == 'id' then named = named or fields[i + 1] end
     if fields[i] == 'priority' then level = nil end
     if told.history and fields[i] == 'history' then
       table.remove(fields, i)
@@ -62,8 +62,9 @@ else
     end
   end
   if not named then
+    named = ARGV[8]
     fields[#fields + 1] = 'id'
-    fields[#fields + 1] = ARGV[8]
+    fields[#fields + 1] = named
   end
   if level then
     fields[#fields + 1] = 'priority'
@@ -78,8 +79,9 @@ else
   fields[#fields + 1] = 'died_ms'
   fields[#fields + 1] = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
   local letter = redis.call('XADD', dead, '*', unpack(fields))
-  -- Which letter is the latest of the call.
-  redis.call('HSET', string.match(dead, '^(.-}:)') .. 'letters', ARGV[8], letter)
+  -- Which letter is the latest of the call. Of one that bears another id, or several, it is not written down: whoever drops the
+  -- letter goes by what it bears.
+  if named == ARGV[8] then redis.call('HSET', string.match(dead, '^(.-}:)') .. 'letters', ARGV[8], letter) end
   redis.call('SET', result, document, 'PX', ARGV[5])
 end
 -- The mark of the call's id goes with the call: its result says from now on that it was there.
