@@ -50,13 +50,13 @@ pub struct Cancel {
 
 /// A script with what all cancelling scripts share before it.
 macro_rules! cancelling {
-    ($file:literal) => {
+    ($($file:literal),+) => {
         Lua::new(concat!(
             "#!lua flags=allow-oom\n",
             include_str!("scripts/next_turn.lua"),
             include_str!("scripts/fields.lua"),
             include_str!("scripts/cancel.lua"),
-            include_str!($file)
+            $(include_str!($file)),+
         ))
     };
 }
@@ -83,7 +83,7 @@ impl Cancel {
             tenants: config.tenants.clone(),
             own_replies_only: false,
             stream: cancelling!("scripts/cancel_stream.lua"),
-            delayed: cancelling!("scripts/cancel_delayed.lua"),
+            delayed: cancelling!("scripts/waiting.lua", "scripts/cancel_delayed.lua"),
         })
     }
 
@@ -158,7 +158,7 @@ impl Cancel {
                     let (level, entry) = (entry.level(), entry.in_stream());
                     self.step((&self.stream, level), function, id, taken_from, (&entry, &entry), 1).await?
                 }
-                Place::Delayed(rank) => self.walk(delayed, function, id, taken_from, rank.to_string()).await?,
+                Place::Delayed(start) => self.walk(delayed, function, id, taken_from, start).await?,
             };
             if matches!(answer, Answer::Ended(_) | Answer::Held { .. }) {
                 return Ok(answer);

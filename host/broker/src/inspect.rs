@@ -91,12 +91,12 @@ pub struct Inspect {
 
 /// A script with the helpers that describe entries before it.
 macro_rules! inspecting {
-    ($file:literal) => {
+    ($($file:literal),+) => {
         Lua::new(concat!(
             "#!lua flags=no-writes\n",
             include_str!("scripts/fields.lua"),
             include_str!("scripts/inspect.lua"),
-            include_str!($file)
+            $(include_str!($file)),+
         ))
     };
 }
@@ -113,7 +113,7 @@ impl Inspect {
             result_ttl: config.result_ttl,
             entry: inspecting!("scripts/inspect_entry.lua"),
             search: inspecting!("scripts/inspect_search.lua"),
-            delayed: inspecting!("scripts/inspect_delayed.lua"),
+            delayed: inspecting!("scripts/waiting.lua", "scripts/inspect_delayed.lua"),
             pending: inspecting!("scripts/inspect_pending.lua"),
         })
     }
@@ -179,7 +179,7 @@ impl Inspect {
                 Some(found) => self.told(function, id, found).await.map(Some),
                 None => Ok(None),
             },
-            Some(Place::Delayed(rank)) => Ok(self.among_delayed(function, id, rank).await?.ok()),
+            Some(Place::Delayed(start)) => Ok(self.among_delayed(function, id, start).await?.ok()),
             None => Ok(None),
         }
     }
@@ -194,7 +194,7 @@ impl Inspect {
             Ok(found) => return self.told(function, id, found).await.map(Ok),
             Err(absent) => absent,
         };
-        let found = self.among_delayed(function, id, 0).await?;
+        let found = self.among_delayed(function, id, "0".to_owned()).await?;
         Ok(found.map_err(|absent| Absent { is_sure: absent.is_sure && in_stream.is_sure }))
     }
 
@@ -395,17 +395,18 @@ impl Inspect {
         ask_for(&self.link, &self.keys, hosts, word).await
     }
 
-    /// The call among the delayed calls from this rank on.
+    /// The call among the delayed calls from here on, as [`Place::Delayed`] has it.
     async fn among_delayed(
         &self,
         function: &FunctionId,
         id: &CallId,
-        mut rank: usize,
+        mut start: String,
     ) -> Result<Result<(CallState, CallFacts), Absent>, BrokerError> {
         let mut budget = Budget::new();
         while budget.has_room() {
-            let mut call = self.delayed.call(1);
-            call.arg(self.keys.delayed(function)).arg(id.as_str()).arg(rank).arg(STEP);
+            let mut call = self.delayed.call(2);
+            call.arg(self.keys.delayed(function)).arg(self.keys.line(function));
+            call.arg(id.as_str()).arg(&start).arg(STEP);
             let answer = self.delayed.run(&self.link, &call).await?;
             let Value::Array(parts) = &answer else { return Err(BrokerError::shape("a search", &answer)) };
             let [count, bytes, found @ ..] = &parts[..] else { return Err(BrokerError::shape("a search", &answer)) };
@@ -421,10 +422,11 @@ impl Inspect {
                 };
                 return Ok(Ok((state, facts)));
             }
-            if count < STEP {
+            // Of one place in the line there are no more than levels.
+            let Some(rank) = start.parse::<usize>().ok().filter(|_| count >= STEP) else {
                 return Ok(Err(Absent { is_sure: true }));
-            }
-            rank += count;
+            };
+            start = (rank + count).to_string();
             budget.spend(number(bytes).unwrap_or(0));
         }
         Ok(Err(Absent { is_sure: false }))

@@ -24,6 +24,7 @@ macro_rules! marking {
         $crate::script::Lua::new(concat!(
             "#!lua\n",
             include_str!("scripts/fields.lua"),
+            include_str!("scripts/waiting.lua"),
             include_str!("scripts/mark.lua"),
             include_str!($file)
         ))

@@ -27,12 +27,12 @@ pub struct Absent {
 }
 
 /// Where a call stands, as its mark says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// As this entry of the stream.
     Entry(EntryId),
-    /// In the delayed set, from this rank on.
-    Delayed(usize),
+    /// In the delayed set, from here on, as `waiting.lua` has it: a rank, or a place in the line.
+    Delayed(String),
 }
 
 /// Where the call stands, as its mark says; none if it has no mark.
@@ -46,12 +46,13 @@ pub(crate) async fn place(
     let Some(due) = read(&mark) else { return Ok(None) };
     let due_ms = match due {
         Mark::Entry(entry) => return Ok(Some(Place::Entry(entry))),
+        Mark::Turn(start) => return Ok(Some(Place::Delayed(start))),
         Mark::Due(due_ms) => due_ms,
     };
     let mut count = cmd("ZCOUNT");
     count.arg(keys.delayed(function)).arg("-inf").arg(format!("({due_ms}"));
     match link.run(&count).await? {
-        Value::Int(earlier) => Ok(Some(Place::Delayed(usize::try_from(earlier).unwrap_or(0)))),
+        Value::Int(earlier) => Ok(Some(Place::Delayed(earlier.to_string()))),
         other => Err(BrokerError::shape("ZCOUNT", &other)),
     }
 }
@@ -61,10 +62,15 @@ pub(crate) async fn place(
 enum Mark {
     Entry(EntryId),
     Due(u64),
+    /// It waits for its turn: how its member of the line begins.
+    Turn(String),
 }
 
 fn read(mark: &[u8]) -> Option<Mark> {
     let text = std::str::from_utf8(mark).ok()?;
+    if let Some((place, key)) = text.strip_prefix("turn ").and_then(|rest| rest.split_once(' ')) {
+        return Some(Mark::Turn(format!("[{key}\0{place}\0")));
+    }
     match text.strip_prefix("delayed ") {
         Some(due_ms) => due_ms.parse().ok().map(Mark::Due),
         None => EntryId::parse(text).map(Mark::Entry),
@@ -100,11 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_names_an_entry_or_a_time() {
+    fn a_mark_names_an_entry_a_time_or_a_place_in_the_line() {
         let entry = EntryId::parse("1795220024366-7").unwrap();
         assert_eq!(read(b"1795220024366-7"), Some(Mark::Entry(entry)));
         assert_eq!(read(b"delayed 1795220024366"), Some(Mark::Due(1_795_220_024_366)));
-        for other in [&b"delayed"[..], b"delayed x", b"", b"\xff"] {
+        assert_eq!(read(b"turn 017-02 order/7"), Some(Mark::Turn("[order/7\x00017-02\0".to_owned())));
+        for other in [&b"turn 017-02"[..], b"delayed", b"delayed x", b"", b"\xff"] {
             assert_eq!(read(other), None);
         }
     }

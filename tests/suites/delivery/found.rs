@@ -1,7 +1,7 @@
 //! A call is found by its id however many wait beside it, and a search that ends early says so.
 
 use anyhow::{Context, Result, ensure};
-use baton_model::Status;
+use baton_model::{Status, WAITS_FOR_TURN_MS};
 use baton_tests::settings::{DRAIN_TIMEOUT, NO_FUNCTIONS, PATIENCE, SEATS};
 use baton_tests::{Http, HttpAnswer, Stage, until};
 
@@ -9,10 +9,9 @@ use baton_tests::{Http, HttpAnswer, Stage, until};
 const MANY: usize = 12_000;
 const REJECT: &str = r#"{"kind":"reject"}"#;
 
-/// Puts so many calls aside that are due before everything else here.
-async fn crowd_of_delayed(stage: &mut Stage, function: &str) -> Result<()> {
+/// Puts so many calls aside that are due before everything else here that is due then or later.
+async fn crowd_of_delayed(stage: &mut Stage, function: &str, due_ms: u64) -> Result<()> {
     let add = "for i = 1, ARGV[2] do redis.call('ZADD', KEYS[1], ARGV[1], cmsgpack.pack({'payload', 'x', 'id', 'n-' .. i, 'attempt', '1', 'accepted', ARGV[1]})) end";
-    let due_ms = baton_tests::now_ms() + 300_000;
     let key = format!("baton:{{default/{function}}}:delayed");
     Ok(redis::cmd("EVAL").arg(add).arg(1).arg(key).arg(due_ms).arg(MANY).query_async(stage.caller.connection()).await?)
 }
@@ -34,7 +33,7 @@ async fn a_call_that_waits_for_its_time_is_found_and_taken_back_behind_thousands
     let high = [("idempotency-key", "high"), ("baton-priority", "high")];
     http.post_with("/v1/send/fail", &high, retry).await?.expect(202)?;
     until("all four wait", PATIENCE, async || Ok((stage.caller.delayed("fail").await? == 4).then_some(()))).await?;
-    crowd_of_delayed(&mut stage, "fail").await?;
+    crowd_of_delayed(&mut stage, "fail", baton_tests::now_ms() + 300_000).await?;
     for (id, attempt) in [(plain.as_str(), 2), ("raw", 2), ("high", 2), (&ours, 1)] {
         let view = state(&http, "fail", id).await?.expect(200)?.json()?;
         ensure!(view["state"] == "delayed" && view["attempt"] == attempt, "{view}");
@@ -47,6 +46,43 @@ async fn a_call_that_waits_for_its_time_is_found_and_taken_back_behind_thousands
         ensure!(!is_left, "what was known of {id} is gone with it");
     }
     ensure!(stage.caller.delayed("fail").await? == MANY, "nothing else was taken out");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_is_found_and_taken_back_behind_thousands() -> Result<()> {
+    let mut stage = Stage::with(&["sleep"]).await?;
+    let host = stage.host().http().start_ready(&["sleep"]).await?;
+    let http = Http::of(&host).await?;
+    let long = br#"{"ms":60000}"#;
+    let first = stage.caller.add("sleep", &[("payload", long), ("key", b"order/7")]).await?;
+    stage.caller.until_pending("sleep", 1).await?;
+    let plain = stage.caller.add("sleep", &[("payload", long), ("key", b"order/7")]).await?;
+    let high = [("idempotency-key", "high"), ("baton-priority", "high"), ("baton-key", "order/7")];
+    http.post_with("/v1/send/sleep", &high, r#"{"ms":60000}"#).await?.expect(202)?;
+    until("both wait", PATIENCE, async || Ok((stage.caller.delayed("sleep").await? == 2).then_some(()))).await?;
+    // Whatever waits for a turn has this score.
+    crowd_of_delayed(&mut stage, "sleep", WAITS_FOR_TURN_MS).await?;
+    // It is the same call still.
+    http.post_with("/v1/send/sleep", &high, r#"{"ms":60000}"#).await?.expect(202)?;
+    for id in [plain.as_str(), "high"] {
+        let view = state(&http, "sleep", id).await?.expect(200)?.json()?;
+        ensure!(view["state"] == "queued" && view["waits_for"] == "key", "{view}");
+        let why = host.commands().run(&["why", id, "--function", "sleep", "--json"]).await?.expect(0)?.json()?;
+        ensure!(why["waits_for"] == "key", "{why}");
+        let gone = http.delete_with(&format!("/v1/calls/default/sleep/{id}"), &[]).await?.expect(200)?.json()?;
+        ensure!(gone["state"] == "cancelled", "{gone}");
+        let mark = format!("baton:{{default/sleep}}:id:{id}");
+        let is_left: bool = redis::cmd("EXISTS").arg(mark).query_async(stage.caller.connection()).await?;
+        ensure!(!is_left, "what was known of {id} is gone with it");
+    }
+    ensure!(stage.caller.delayed("sleep").await? == MANY, "nothing else was taken out");
+    http.delete_with(&format!("/v1/calls/default/sleep/{first}"), &[]).await?.expect(200)?;
+    for what in ["turns", "line"] {
+        let key = format!("baton:{{default/sleep}}:{what}");
+        let is_left: bool = redis::cmd("EXISTS").arg(&key).query_async(stage.caller.connection()).await?;
+        ensure!(!is_left, "{key} is left");
+    }
     Ok(())
 }
 

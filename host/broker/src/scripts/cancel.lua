@@ -17,7 +17,7 @@
 -- ARGV[7]  how a host's channel starts
 -- ARGV[8]  the function
 -- ARGV[9]  a host whose settling connections are cut: the call is taken from it ('' = from none)
--- ARGV[10] where to start: an entry as XRANGE has it, or a rank
+-- ARGV[10] where to start: an entry as XRANGE has it, or as waiting.lua has it
 -- ARGV[11] where to end, as XRANGE has it
 -- ARGV[12] how many are looked at, at the most
 --

@@ -1,9 +1,10 @@
--- Takes a call back that stands in a part of the delayed set; begins with cancel.lua.
+-- Takes a call back that stands in a part of the delayed set; begins with cancel.lua and waiting.lua.
 local ended = standing()
 if ended then return { 'ended', ended } end
-local page = redis.call('ZRANGE', delayed, ARGV[10], ARGV[10] + ARGV[12] - 1)
+local page = waiting(delayed, KEYS[7], ARGV[10], ARGV[12])
 local bytes = 0
-for _, call in ipairs(page) do
+for i = 1, #page, 2 do
+  local call = page[i]
   bytes = bytes + #call
   local read, fields = pcall(cmsgpack.unpack, call)
   if read and type(fields) == 'table' and field(fields, 'id') == id then
@@ -12,5 +13,6 @@ for _, call in ipairs(page) do
     return finish(fields, attempts, tonumber(field(fields, 'accepted')) or 0)
   end
 end
-if #page < tonumber(ARGV[12]) then return { 'none' } end
-return { 'next', ARGV[10] + #page, bytes }
+-- Of one place in the line there are no more than levels.
+if #page / 2 < tonumber(ARGV[12]) then return { 'none' } end
+return { 'next', ARGV[10] + #page / 2, bytes }

@@ -1,8 +1,9 @@
--- Searches a part of a delayed set for a call; begins with inspect.lua.
+-- Searches a part of a delayed set for a call; begins with waiting.lua and inspect.lua.
 --
 -- KEYS[1] the function's delayed set
+-- KEYS[2] the line of those that wait for their turn
 -- ARGV[1] the call's id
--- ARGV[2] the rank to start at
+-- ARGV[2] where to start, as waiting.lua has it
 -- ARGV[3] how many members are looked at, at the most
 --
 -- Returns
@@ -13,7 +14,7 @@
 --   [5] when it was first accepted, in Unix ms; '' = nobody says
 --   [6] its deadline; '' = none
 --   [7] its level; '' = normal
-local page = redis.call('ZRANGE', KEYS[1], ARGV[2], ARGV[2] + ARGV[3] - 1, 'WITHSCORES')
+local page = waiting(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
 local bytes = 0
 for i = 1, #page, 2 do
   bytes = bytes + #page[i]

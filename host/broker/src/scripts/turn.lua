@@ -57,7 +57,8 @@ local ms, number = string.match(entry, '^(%d+)-(%d+)$')
 local order = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #number) .. number
 redis.call('ZADD', delayed, ARGV[9], call)
 redis.call('ZADD', line, 0, key .. '\0' .. order .. '\0' .. call)
-redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. id, 'delayed ' .. ARGV[9], 'PX', 604800000)
+-- All that wait share one score, so the mark says the place in the line.
+redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. id, 'turn ' .. order .. ' ' .. key, 'PX', 604800000)
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
 redis.call('HDEL', claims, entry)
