@@ -135,3 +135,36 @@ async fn an_id_whose_call_is_deleted_by_hand_is_a_new_calls() -> Result<()> {
     ensure!(said["redriven"] == 1, "{said}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_call_that_is_to_be_put_under_an_overwritten_key_becomes_a_normal_one() -> Result<()> {
+    const LOW: &str = "baton:{default/sleep}:calls:low";
+    let mut stage = Stage::with(&["fail", "sleep"]).await?;
+    let host = stage.host().start_ready(&["fail", "sleep"]).await?;
+    let commands = host.commands();
+    // Each is on its way to its level: a letter, one that waits for its time, one that waits for its turn, one that stands
+    // above its level.
+    let trap: [(&str, &[u8]); 2] = [("id", b"letter"), ("payload", br#"{"kind":"steps","steps":["trap","ok"]}"#)];
+    stage.caller.add_at("fail", ":high", &trap).await?;
+    stage.caller.until_dead("fail", 1).await?;
+    let later = ["send", "sleep", "--data", r#"{"ms":0}"#, "--priority", "low", "--delay", "1s", "--id", "later"];
+    commands.run(&later).await?.expect(0)?;
+    let turn = |payload: &'static [u8]| [("payload", payload), ("key", &b"k"[..])];
+    stage.caller.add("sleep", &turn(br#"{"ms":1000}"#)).await?;
+    stage.caller.until_pending("sleep", 1).await?;
+    let next = stage.caller.add_at("sleep", ":low", &turn(br#"{"ms":0}"#)).await?;
+    until("both wait", PATIENCE, async || Ok((stage.caller.delayed("sleep").await? == 2).then_some(()))).await?;
+    overwrite(&mut stage, LOW).await?;
+    overwrite(&mut stage, "baton:{default/fail}:calls:high").await?;
+    let above = stage.caller.add("sleep", &[("payload", br#"{"ms":0}"#), ("priority", b"low")]).await?;
+    for id in ["later", &next, &above] {
+        let result = stage.caller.result("sleep", id).await?;
+        ensure!((result.status, result.attempts) == (Status::Ok, 1), "{result:?}");
+    }
+    commands.run(&["dead", "redrive", "letter", "--function", "fail"]).await?.expect(0)?;
+    until("the letter's call has another end", PATIENCE, async || {
+        let result = stage.caller.result_now("fail", "letter").await?;
+        Ok(result.is_some_and(|result| result.status == Status::Ok).then_some(()))
+    })
+    .await
+}

@@ -24,7 +24,15 @@ local function next_turn(turns, line, calls, delayed, key, id)
       for i = 1, #fields, 2 do
         local name, value = fields[i], fields[i + 1]
         if name == 'id' then waits = value end
-        if name == 'priority' and (value == 'high' or value == 'low') then level = value end
+        if name == 'priority' and (value == 'high' or value == 'low') then
+          local kind = redis.call('TYPE', stream .. ':' .. value).ok
+          if kind == 'stream' or kind == 'none' then
+            level = value
+          else
+            -- As promote.lua does it.
+            fields[i + 1] = 'normal'
+          end
+        end
       end
       local entry = redis.call('XADD', level == '' and stream or stream .. ':' .. level, '*', unpack(fields))
       if waits then

@@ -33,7 +33,13 @@ local function move(call)
       local name, value = fields[i], fields[i + 1]
       if name == 'id' then id = value end
       if name == 'priority' and (value == 'high' or value == 'low') then
-        stream, level = calls .. ':' .. value, '-' .. value
+        local kind = redis.call('TYPE', calls .. ':' .. value).ok
+        if kind == 'stream' or kind == 'none' then
+          stream, level = calls .. ':' .. value, '-' .. value
+        else
+          -- What stands there by hand is no stream. It is a normal call from now on.
+          fields[i + 1] = 'normal'
+        end
       end
     end
     local entry = redis.call('XADD', stream, '*', unpack(fields))

@@ -42,8 +42,14 @@ local function redrive(letter, call, result)
     -- Who sends it again wants an answer, although the one who sent it first does not wait any more.
     local is_past = name == 'deadline' and (tonumber(value) or math.huge) <= now
     if name == 'priority' and (value == 'high' or value == 'low') then
-      level = '-' .. value
-      stream = calls .. ':' .. value
+      local kind = redis.call('TYPE', calls .. ':' .. value).ok
+      if kind == 'stream' or kind == 'none' then
+        level = '-' .. value
+        stream = calls .. ':' .. value
+      else
+        -- As promote.lua does it.
+        value = 'normal'
+      end
     end
     if ours[name] then
       had[name] = value

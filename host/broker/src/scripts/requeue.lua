@@ -64,6 +64,14 @@ end
 local due, where = 0, nil
 if wait < 0 then
   level = (level == 'high' or level == 'low') and level
+  local kind = level and redis.call('TYPE', base .. ':' .. level).ok
+  if kind and kind ~= 'stream' and kind ~= 'none' then
+    -- As promote.lua does it.
+    level = nil
+    for i = 1, #fields, 2 do
+      if fields[i] == 'priority' then fields[i + 1] = 'normal' end
+    end
+  end
   where = redis.call('XADD', level and base .. ':' .. level or base, '*', unpack(fields))
   if level then where = where .. '-' .. level end
 else
