@@ -319,7 +319,7 @@ impl Intake {
         // Redis counts in milliseconds.
         let block = if is_hot { Some(left).filter(|left| *left >= Duration::from_millis(1)) } else { Some(BLOCK) };
         let from = if is_hot { &self.hot } else { &self.all };
-        let share = (seats / from.functions().len()).max(1);
+        let share = from.share_of(seats);
         let incoming = self.reader.read(from, share, block).await?;
         self.order.note_plain(share, &incoming);
         if !is_hot {

@@ -180,9 +180,17 @@ impl Order {
         self.crowded.contains(function)
     }
 
-    /// The same portions, but that those which are crowded are read level by level.
-    pub(crate) fn by_level(&self, from: &ReadEnd, portions: Vec<Portion>) -> Vec<Portion> {
-        if self.is_plain() {
+    /// The same portions, but that those which are crowded are read level by level, and of each stream of the others with
+    /// levels so much less is asked for that all of a function bring no more than their portion. One portion stays one if
+    /// nobody is crowded, for then it may wait.
+    pub(crate) fn by_level(&self, from: &ReadEnd, mut portions: Vec<Portion>) -> Vec<Portion> {
+        if self.levels.is_empty() {
+            return portions;
+        }
+        if let [one] = &mut portions[..]
+            && self.is_plain()
+        {
+            one.count = share(from, &one.functions, one.count);
             return portions;
         }
         let mut all = Vec::with_capacity(portions.len() + self.crowded.len());
@@ -193,8 +201,11 @@ impl Order {
                 let claims = self.pace(&from.functions()[place]).claims(count);
                 Portion { functions: vec![place], count, claims: Some(claims) }
             }));
-            if !others.is_empty() {
-                all.push(Portion::new(others, count));
+            let has_levels = |place: &usize| self.levels.contains_key(&from.functions()[*place]);
+            let (with_levels, plain): (Vec<usize>, Vec<usize>) = others.into_iter().partition(has_levels);
+            for functions in [with_levels, plain].into_iter().filter(|functions| !functions.is_empty()) {
+                let count = share(from, &functions, count);
+                all.push(Portion::new(functions, count));
             }
         }
         all
@@ -248,6 +259,12 @@ impl Order {
     }
 }
 
+/// How much of each stream of these functions comes to no more than so much of any function; one in any case.
+fn share(from: &ReadEnd, functions: &[usize], count: usize) -> usize {
+    let streams = functions.iter().map(|place| from.levels(*place).all().count()).max();
+    (count / streams.unwrap_or(1).max(1)).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -291,6 +308,27 @@ mod tests {
         assert_eq!(order.by_level(&from, vec![Portion::new(vec![1], 1)]), [Portion::new(vec![1], 1)]);
         order.note_plain(4, &calls("b", 4));
         assert!(order.is_crowded(&function("b")) && !order.is_crowded(&function("a")));
+    }
+
+    #[test]
+    fn a_function_with_several_streams_brings_no_more_than_its_portion() {
+        let (mut order, from) = order();
+        assert_eq!([from.share_of(128), from.share_of(3)], [32, 1], "four streams");
+        let portions = [Portion { claims: Some([0; 3]), ..Portion::new(vec![1], 16) }];
+        order.note(&from, &portions, &[]);
+        assert!(order.is_plain());
+        let read = |portions: &[Portion]| order.by_level(&from, portions.to_vec());
+        assert_eq!(
+            read(&[Portion::new(vec![0, 1, 2], 16)]),
+            [Portion::new(vec![0, 1, 2], 8)],
+            "one read, which may wait"
+        );
+        let several = [Portion::new(vec![0, 1], 16), Portion::new(vec![2], 1)];
+        assert_eq!(
+            read(&several),
+            [Portion::new(vec![1], 8), Portion::new(vec![0], 16), Portion::new(vec![2], 1)],
+            "those without levels have all of theirs"
+        );
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl ReadEnd {
         self.levels[place]
     }
 
+    /// How many entries of each stream may be asked for, so that they come to no more than so many in all; one in any case.
+    #[must_use]
+    pub fn share_of(&self, count: usize) -> usize {
+        (count / self.streams.len().max(1)).max(1)
+    }
+
     /// Those of one function, the highest level first.
     pub(super) fn streams_of(&self, place: usize) -> &[String] {
         let end = self.first.get(place + 1).copied().unwrap_or(self.streams.len());
