@@ -59,6 +59,31 @@ pub struct RedriveTally {
     pub under_way: u64,
     /// Whether there may be more.
     pub more: bool,
+    /// Behind which letter to go on then: those before it that are left will be left again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<EntryId>,
+}
+
+/// How far one request goes through the letters that are meant, from the oldest on.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    after: Option<EntryId>,
+    count_max: u64,
+    looks_max: usize,
+}
+
+impl Reach {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { after: None, count_max: u64::MAX, looks_max: usize::MAX }
+    }
+
+    /// Those behind `after`, until about so many were dealt with or 10,000 looked at.
+    #[must_use]
+    pub fn of_one_request(after: Option<EntryId>, count_max: u64) -> Self {
+        Self { after, count_max, looks_max: LIST_MAX }
+    }
 }
 
 /// A part of the letters of a function.
@@ -122,7 +147,7 @@ impl DeadLetters {
                 }
             }
         }
-        Ok(Letters { letters, next: walk.last.filter(|_| !walk.is_over) })
+        Ok(Letters { letters, next: walk.next() })
     }
 
     /// The letter of this id, or the latest of the call of this id. None if there is none. A letter of which no host wrote down
@@ -221,7 +246,7 @@ impl DeadLetters {
         Ok(all)
     }
 
-    /// Sends the letters of `function` again that `filter` means, the oldest first, `count_max` at the most. Those that
+    /// Sends the letters of `function` again that `filter` means, the oldest first, as far as `reach` says. Those that
     /// come about meanwhile are not among them, so that it ends although calls die again.
     ///
     /// # Errors
@@ -230,12 +255,12 @@ impl DeadLetters {
         &self,
         function: &FunctionId,
         filter: &LetterFilter,
-        count_max: u64,
+        reach: Reach,
     ) -> Result<RedriveTally, BrokerError> {
         let mut tally = RedriveTally::default();
-        let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok(tally) };
-        while !walk.is_over && tally.redriven < count_max {
-            walk.step = STEP.min(usize::try_from(count_max - tally.redriven).unwrap_or(STEP));
+        let Some(mut walk) = self.walk_of_now(function, filter, reach).await? else { return Ok(tally) };
+        while !walk.is_over && tally.redriven < reach.count_max && walk.looked_at < reach.looks_max {
+            walk.step = STEP.min(usize::try_from(reach.count_max - tally.redriven).unwrap_or(STEP));
             let mut page = self.step(function, &mut walk).await?;
             page.retain(|letter| filter.means(letter));
             page.retain(|letter| match filter.redrives(letter) {
@@ -260,6 +285,7 @@ impl DeadLetters {
             }
         }
         tally.more = !walk.is_over;
+        tally.next = walk.next();
         Ok(tally)
     }
 
@@ -283,8 +309,8 @@ impl DeadLetters {
         Ok(dropped)
     }
 
-    /// Drops the letters of `function` that `filter` means, at most about `count_max` of them. Says how many, and whether
-    /// there may be more.
+    /// Drops the letters of `function` that `filter` means, as far as `reach` says. Says how many, and behind which letter to
+    /// go on if there may be more.
     ///
     /// # Errors
     /// Any [`BrokerError`]; some may have been dropped.
@@ -292,23 +318,28 @@ impl DeadLetters {
         &self,
         function: &FunctionId,
         filter: &LetterFilter,
-        count_max: u64,
-    ) -> Result<(u64, bool), BrokerError> {
+        reach: Reach,
+    ) -> Result<(u64, Option<EntryId>), BrokerError> {
         let mut dropped = 0;
-        let Some(mut walk) = self.walk_of_now(function, filter).await? else { return Ok((0, false)) };
-        while !walk.is_over && dropped < count_max {
+        let Some(mut walk) = self.walk_of_now(function, filter, reach).await? else { return Ok((0, None)) };
+        while !walk.is_over && dropped < reach.count_max && walk.looked_at < reach.looks_max {
             let mut page = self.step(function, &mut walk).await?;
             page.retain(|letter| filter.means(letter));
             dropped += self.drop_letters(function, &page).await?;
         }
-        Ok((dropped, !walk.is_over))
+        Ok((dropped, walk.next()))
     }
 
-    /// From the oldest letter to the one that is the latest now; none if there is no letter.
-    async fn walk_of_now(&self, function: &FunctionId, filter: &LetterFilter) -> Result<Option<Walk>, BrokerError> {
+    /// From where `reach` begins to the letter that is the latest now; none if there is no letter.
+    async fn walk_of_now(
+        &self,
+        function: &FunctionId,
+        filter: &LetterFilter,
+        reach: Reach,
+    ) -> Result<Option<Walk>, BrokerError> {
         let mut last = Walk { step: 1, ..Walk::new(filter, Order::NewestFirst, None) };
         let Some(latest) = self.step(function, &mut last).await?.pop() else { return Ok(None) };
-        Ok(Some(Walk { to: latest.letter.to_string(), ..Walk::new(filter, Order::OldestFirst, None) }))
+        Ok(Some(Walk { to: latest.letter.to_string(), ..Walk::new(filter, Order::OldestFirst, reach.after) }))
     }
 
     /// The next letters of a walk.
@@ -324,6 +355,7 @@ impl DeadLetters {
             other => return Err(BrokerError::shape("dead_list.lua", &other)),
         };
         walk.is_over = rows.len() < walk.step;
+        walk.looked_at += rows.len();
         let page = rows.into_iter().map(|row| summary(function, row)).collect::<Result<Vec<_>, _>>()?;
         if let Some(last) = page.last() {
             walk.last = Some(last.letter);
@@ -340,6 +372,7 @@ struct Walk {
     to: String,
     step: usize,
     last: Option<EntryId>,
+    looked_at: usize,
     is_over: bool,
 }
 
@@ -354,7 +387,12 @@ impl Walk {
         // Redis knows nothing before the first id, and has no word for it.
         let is_over = order == Order::NewestFirst && after.is_some_and(|after| after.is_first());
         let from = after.map_or(from, |after| format!("({after}"));
-        Self { order, from, to, step: STEP, last: None, is_over }
+        Self { order, from, to, step: STEP, last: None, looked_at: 0, is_over }
+    }
+
+    /// Behind which letter to go on, if it is not over.
+    fn next(&self) -> Option<EntryId> {
+        self.last.filter(|_| !self.is_over)
     }
 
     fn only(self, letter: EntryId) -> Self {

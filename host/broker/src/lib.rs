@@ -37,7 +37,7 @@ pub use acl::tenant_acl;
 pub use admin::{Admin, QueueDepth, QueueLook, QueueSize};
 pub use caller::{Accepted, Caller, FannedOut, SendOptions};
 pub use cancel::{Cancel, Cancelled};
-pub use dead::{DeadLetters, Letters, Order, RedriveTally, Redriven};
+pub use dead::{DeadLetters, Letters, Order, Reach, RedriveTally, Redriven};
 pub use doctor::ServerFacts;
 pub use entry::{Malformed, MalformedReason};
 pub use error::BrokerError;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use baton_broker::{BrokerError, Letters, Order, Redriven};
+use baton_broker::{BrokerError, Letters, Order, Reach, Redriven};
 use baton_model::{EntryId, FunctionId, LetterFilter, LetterSummary};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ pub(crate) struct Meant {
     reason: Option<String>,
     older: Option<String>,
     newer: Option<String>,
+    after: Option<String>,
     #[serde(default)]
     all: bool,
 }
@@ -55,13 +56,20 @@ fn filter(reason: Option<String>, older: Option<String>, newer: Option<String>) 
 }
 
 /// What is to be done to many letters has to be said with a word: a query that was forgotten is not to mean all.
-fn meant(query: Result<Query<Meant>, QueryRejection>) -> Result<LetterFilter, Problem> {
-    let Query(Meant { reason, older, newer, all }) = query.map_err(bad_query)?;
+fn meant(query: Result<Query<Meant>, QueryRejection>) -> Result<(LetterFilter, Option<EntryId>), Problem> {
+    let Query(Meant { reason, older, newer, after, all }) = query.map_err(bad_query)?;
     if !all && reason.is_none() && older.is_none() && newer.is_none() {
         let detail = "say which letters are meant: ?reason=trap, ?older=1h, ?newer=10m, or ?all=true";
         return Err(Problem::bad("bad-query", detail));
     }
-    filter(reason, older, newer)
+    Ok((filter(reason, older, newer)?, behind(after)?))
+}
+
+/// The letter behind which a request goes on.
+fn behind(after: Option<String>) -> Result<Option<EntryId>, Problem> {
+    let letter = |text: String| EntryId::parse(&text).filter(|letter| letter.level().is_normal());
+    let bad = || Problem::bad("bad-query", "`after` is the id of a letter, as the last answer has it under `next`");
+    after.map(|text| letter(text).ok_or_else(bad)).transpose()
 }
 
 fn absent(function: &FunctionId, id: &str) -> Problem {
@@ -83,12 +91,7 @@ pub(crate) async fn list(
     let _seat = gate.seat()?;
     let Query(ListQuery { reason, older, newer, after, limit }) = query.map_err(bad_query)?;
     let filter = filter(reason, older, newer)?;
-    let after = match after {
-        None => None,
-        Some(text) => Some(EntryId::parse(&text).filter(|letter| letter.level().is_normal()).ok_or_else(|| {
-            Problem::bad("bad-query", "`after` is the id of a letter, as the last answer has it under `next`")
-        })?),
-    };
+    let after = behind(after)?;
     let limit = limit.unwrap_or(LIST).clamp(1, LIST_MAX);
     let seen = gate.seen(&asker, &function);
     let found = gate.parts.dead.list(seen, &filter, Order::NewestFirst, after, limit).await;
@@ -154,10 +157,10 @@ pub(crate) async fn redrive_meant(
     query: Result<Query<Meant>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
-    let filter = meant(query)?;
+    let (filter, after) = meant(query)?;
     let function = gate.seen(&asker, &function);
-    let room = quota::room(&gate, function, STEP_MAX).await?;
-    let tally = gate.parts.dead.redrive_meant(function, &filter, room).await;
+    let reach = Reach::of_one_request(after, quota::room(&gate, function, STEP_MAX).await?);
+    let tally = gate.parts.dead.redrive_meant(function, &filter, reach).await;
     Ok(json_response(&tally.map_err(|error| gate.broker_problem(&error))?))
 }
 
@@ -184,10 +187,11 @@ pub(crate) async fn drop_meant(
     query: Result<Query<Meant>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let _seat = gate.seat()?;
-    let filter = meant(query)?;
-    let dropped = gate.parts.dead.drop_meant(gate.seen(&asker, &function), &filter, STEP_MAX).await;
-    let (dropped, more) = dropped.map_err(|error| gate.broker_problem(&error))?;
-    Ok(json_response(&json!({ "dropped": dropped, "more": more })))
+    let (filter, after) = meant(query)?;
+    let reach = Reach::of_one_request(after, STEP_MAX);
+    let dropped = gate.parts.dead.drop_meant(gate.seen(&asker, &function), &filter, reach).await;
+    let (dropped, next) = dropped.map_err(|error| gate.broker_problem(&error))?;
+    Ok(json_response(&json!({ "dropped": dropped, "more": next.is_some(), "next": next })))
 }
 
 /// The letter that a path names, by its own id or by that of its call.

@@ -442,3 +442,30 @@ async fn a_letter_that_does_not_bear_its_calls_id_alone_leaves_nothing_behind_wh
     ensure!(left.is_empty(), "it is still known which letter is the latest of {left:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_request_looks_at_no_more_than_ten_thousand_letters_and_says_where_to_go_on() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    let host = stage.host().http().start_ready(&["echo"]).await?;
+    let http = Http::of(&host).await?;
+    let write = "for i = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'payload', 'x', 'id', 'n-' .. i, 'reason', i > 10000 and 'trap' \
+                 or 'poison', 'error', '', 'attempts', '1', 'digest', '', 'died_ms', '1') end";
+    let key = "baton:{default/echo}:dead";
+    let () = redis::cmd("EVAL").arg(write).arg(1).arg(key).arg(10_002).query_async(stage.caller.connection()).await?;
+    let redrive = "/v1/dead/default/echo/redrive?all=true";
+    let first = http.post(redrive, "").await?.expect(200)?.json()?;
+    ensure!(first["redriven"] == 0 && first["quarantined"] == 10_000 && first["more"] == true, "{first}");
+    let next = first["next"].as_str().context("it says where to go on")?;
+    let second = http.post(&format!("{redrive}&after={next}"), "").await?.expect(200)?.json()?;
+    ensure!(second["redriven"] == 2 && second["quarantined"] == 0 && second["more"] == false, "{second}");
+    ensure!(second["next"].is_null(), "{second}");
+
+    let drop = "/v1/dead/default/echo?reason=trap";
+    let first = http.delete_with(drop, &[]).await?.expect(200)?.json()?;
+    ensure!(first["dropped"] == 0 && first["more"] == true, "{first}");
+    let next = first["next"].as_str().context("it says where to go on")?;
+    let second = http.delete_with(&format!("{drop}&after={next}"), &[]).await?.expect(200)?.json()?;
+    ensure!(second["dropped"] == 0 && second["more"] == false, "they were sent again: {second}");
+    http.post(&format!("{redrive}&after=x"), "").await?.problem(400, "bad-query")?;
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_broker::{Admin, BrokerConfig, DeadLetters, Order, RedriveTally, Redriven};
+use baton_broker::{Admin, BrokerConfig, DeadLetters, Order, Reach, RedriveTally, Redriven};
 use baton_model::{DeadLetter, FunctionId, LetterFilter, LetterSummary, PastAttempt};
 use serde_json::json;
 
@@ -234,7 +234,7 @@ async fn redrive(broker: &BrokerConfig, letters: &DeadLetters, many: &DeadMany) 
     let (mut tally, mut missing) = (RedriveTally::default(), false);
     if many.ids.is_empty() {
         let (function, filter) = meant(many, "send again")?;
-        tally = letters.redrive_meant(function, &filter, u64::MAX).await?;
+        tally = letters.redrive_meant(function, &filter, Reach::all()).await?;
     }
     for id in &many.ids {
         let Some(letter) = find(broker, letters, many.function.as_ref(), id).await? else {
@@ -276,7 +276,7 @@ async fn drop_for_good(broker: &BrokerConfig, letters: &DeadLetters, many: &Dead
     let (mut dropped, mut missing) = (0, false);
     if many.ids.is_empty() {
         let (function, filter) = meant(many, "drop")?;
-        (dropped, _) = letters.drop_meant(function, &filter, u64::MAX).await?;
+        (dropped, _) = letters.drop_meant(function, &filter, Reach::all()).await?;
     }
     for id in &many.ids {
         match find(broker, letters, many.function.as_ref(), id).await? {
