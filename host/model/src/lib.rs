@@ -7,6 +7,7 @@ mod call;
 mod cancel;
 mod decide;
 mod delay;
+pub mod execution;
 mod fanout;
 mod grants;
 mod history;
