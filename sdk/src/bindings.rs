@@ -8,6 +8,7 @@ wit_bindgen::generate!({
         world function {
             include baton:function/function@0.1.0;
             import baton:calls/calls@0.1.0;
+            import baton:durable/steps@0.1.0;
             import wasi:config/store@0.2.0-rc.1;
             import wasi:keyvalue/store@0.2.0-draft;
             import wasi:keyvalue/atomics@0.2.0-draft;

@@ -51,6 +51,11 @@
 //! ([`calls`]) are there when the function's manifest grants them. A component that uses what was not granted is refused
 //! when it is loaded; one that does not use a thing does not ask for it.
 //!
+//! # Functions that live for days
+//!
+//! A function with the attribute [`macro@durable`] may sleep for a week or wait for an event, and goes on whatever becomes of the
+//! host that it began on; see [`durable`](mod@durable).
+//!
 //! # Small and fast functions
 //!
 //! Whatever a component imports costs time on every call. Rust's standard library imports the command-line part of WASI
@@ -76,6 +81,7 @@ pub mod bindings;
 pub mod calls;
 pub mod config;
 mod context;
+pub mod durable;
 #[cfg(all(target_os = "wasi", target_env = "p2"))]
 mod exported;
 mod failure;
@@ -126,6 +132,14 @@ pub use tracing;
 /// alias of it must be called `Result` too.
 pub use baton_sdk_macros::function;
 
+/// Makes a Rust function a durable Baton function, which takes the steps of an [`Execution`](durable::Execution); see
+/// [`durable`](mod@durable).
+///
+/// It takes `&Execution`, and beside it what any [`function`](macro@function) takes. An error is for good: run again over the
+/// same log, the function would end so again. So an error that would be a [`Failure::Retry`] ends the execution with the code
+/// `failed`.
+pub use baton_sdk_macros::durable;
+
 /// What most functions use.
 pub mod prelude {
     #[cfg(feature = "log")]
@@ -153,6 +167,7 @@ pub mod __private {
     #[cfg(all(target_os = "wasi", target_env = "p2"))]
     pub use wit_bindgen;
 
+    pub use crate::durable::for_good;
     pub use crate::failure::IntoFailure;
 }
 

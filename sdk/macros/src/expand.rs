@@ -5,7 +5,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use crate::signature::{Output, Parameter, Signature};
+use crate::signature::{Kind, Output, Parameter, Signature};
 
 pub(crate) fn expand(signature: &Signature) -> TokenStream {
     let function = &signature.function;
@@ -17,9 +17,17 @@ pub(crate) fn expand(signature: &Signature) -> TokenStream {
     let arguments = signature.parameters.iter().map(|parameter| match parameter {
         Parameter::ContextRef => quote!(&#context),
         Parameter::ContextOwned => quote!(::core::clone::Clone::clone(&#context)),
+        Parameter::Execution => quote!(&::baton_sdk::durable::Execution::begin()),
         Parameter::Input(_) => quote!(#input),
     });
-    let answer = answer(&signature.output, output);
+    let answer = match signature.kind {
+        Kind::Plain => answer(&signature.output, output),
+        Kind::Durable => {
+            let answer = answer(&signature.output, output);
+            // It may be a statement with a return in it.
+            quote!((move || { #answer })().map_err(::baton_sdk::__private::for_good))
+        }
+    };
     let text = format!("The function `{name}`, as a type: for `baton_sdk::testing::call`.");
 
     quote! {
@@ -74,7 +82,7 @@ impl Default for Locals {
 
 fn read_input(parameter: &Parameter, Locals { payload, input, .. }: &Locals) -> TokenStream {
     match parameter {
-        Parameter::ContextRef | Parameter::ContextOwned => TokenStream::new(),
+        Parameter::ContextRef | Parameter::ContextOwned | Parameter::Execution => TokenStream::new(),
         Parameter::Input(ty) => quote_spanned! { ty.span() =>
             let #input = <#ty as ::baton_sdk::FromPayload>::from_payload(#payload)?;
         },

@@ -7,8 +7,16 @@ use proc_macro2::{Span, TokenStream};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, Result, ReturnType, Type};
 
+/// Which attribute it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    Durable,
+}
+
 /// A signature that breaks no rule.
 pub(crate) struct Signature {
+    pub(crate) kind: Kind,
     pub(crate) function: ItemFn,
     /// In the order in which they are declared.
     pub(crate) parameters: Vec<Parameter>,
@@ -20,6 +28,8 @@ pub(crate) enum Parameter {
     ContextRef,
     /// `Context`
     ContextOwned,
+    /// `&Execution`
+    Execution,
     Input(Box<Type>),
 }
 
@@ -30,28 +40,41 @@ pub(crate) enum Output {
     Fallible { answer: Span, error: Span },
 }
 
-pub(crate) fn read(arguments: TokenStream, item: TokenStream) -> Result<Signature> {
+pub(crate) fn read(kind: Kind, arguments: TokenStream, item: TokenStream) -> Result<Signature> {
     if !arguments.is_empty() {
         return Err(Error::new_spanned(
             arguments,
-            "`#[baton_sdk::function]` takes no arguments; a function is named by its file, and configured by its manifest",
+            format!(
+                "`{}` takes no arguments; a function is named by its file, and configured by its manifest",
+                kind.attribute()
+            ),
         ));
     }
     let function: ItemFn = syn::parse2(item).map_err(|error| {
         Error::new(
             error.span(),
             format!(
-                "`#[baton_sdk::function]` goes on a function with a body, outside of any `impl` or `trait` ({error})"
+                "`{}` goes on a function with a body, outside of any `impl` or `trait` ({error})",
+                kind.attribute()
             ),
         )
     })?;
 
     let mut faults = Faults::default();
     check_qualifiers(&function, &mut faults);
-    let parameters = read_parameters(&function, &mut faults);
+    let parameters = read_parameters(kind, &function, &mut faults);
     let output = read_output(&function, &mut faults);
     faults.into_result()?;
-    Ok(Signature { function, parameters, output })
+    Ok(Signature { kind, function, parameters, output })
+}
+
+impl Kind {
+    fn attribute(self) -> &'static str {
+        match self {
+            Self::Plain => "#[baton_sdk::function]",
+            Self::Durable => "#[baton_sdk::durable]",
+        }
+    }
 }
 
 fn check_qualifiers(function: &ItemFn, faults: &mut Faults) {
@@ -80,9 +103,9 @@ fn check_qualifiers(function: &ItemFn, faults: &mut Faults) {
     }
 }
 
-fn read_parameters(function: &ItemFn, faults: &mut Faults) -> Vec<Parameter> {
+fn read_parameters(kind: Kind, function: &ItemFn, faults: &mut Faults) -> Vec<Parameter> {
     let mut parameters = Vec::new();
-    let (mut context_seen, mut input_seen) = (false, false);
+    let (mut context_seen, mut input_seen, mut execution_seen) = (false, false, false);
     for argument in &function.sig.inputs {
         let typed = match argument {
             FnArg::Receiver(receiver) => {
@@ -99,6 +122,7 @@ fn read_parameters(function: &ItemFn, faults: &mut Faults) -> Vec<Parameter> {
             Parameter::ContextRef | Parameter::ContextOwned => {
                 (&mut context_seen, "a call has one context; remove this parameter")
             }
+            Parameter::Execution => (&mut execution_seen, "a function runs in one execution; remove this parameter"),
             Parameter::Input(_) => (
                 &mut input_seen,
                 "a Baton function takes one input: the payload of the call; put the values together in one struct that \
@@ -110,11 +134,26 @@ fn read_parameters(function: &ItemFn, faults: &mut Faults) -> Vec<Parameter> {
         }
         parameters.push(parameter);
     }
+    match kind {
+        Kind::Plain if execution_seen => faults.add(
+            &function.sig.inputs,
+            "a function with an execution is durable; write `#[baton_sdk::durable]` in place of `#[baton_sdk::function]`",
+        ),
+        Kind::Durable if !execution_seen => faults.add(
+            &function.sig,
+            "a durable function takes its steps by its execution; add a parameter `execution: &Execution`, or write \
+             `#[baton_sdk::function]`",
+        ),
+        Kind::Plain | Kind::Durable => {}
+    }
     parameters
 }
 
 fn read_parameter(ty: &Type, faults: &mut Faults) -> Option<Parameter> {
     if let Type::Reference(reference) = ty {
+        if is_named(&reference.elem, "Execution") && reference.mutability.is_none() {
+            return Some(Parameter::Execution);
+        }
         if !is_named(&reference.elem, "Context") {
             let mend = if is_bytes(ty) {
                 "write `Bytes` for the payload's bytes".to_owned()
