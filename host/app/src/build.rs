@@ -23,6 +23,7 @@ use crate::clock::now_ms;
 use crate::consumer::Consumer;
 use crate::corridor::{Corridor, Guests};
 use crate::drain::{Drain, Hands, Parts};
+use crate::executions::Shelf;
 use crate::flights::Flights;
 use crate::front::Front;
 use crate::health::Health;
@@ -341,6 +342,7 @@ impl Work {
                 first_pass.subscribe(),
                 stop.clone(),
             )?),
+            shelf: Arc::new(Shelf::new(broker, engine.clone())?),
             hand_back_after: Duration::from_secs(1),
         });
         let corridor = Corridor::start()?;
@@ -381,7 +383,8 @@ impl Work {
                     ledger.clone(),
                     streams.clone(),
                     tenants.clone(),
-                ),
+                )
+                .bringing(config.batch),
                 flights: flights.clone(),
                 seats: seats.clone(),
                 ledger: ledger.clone(),

@@ -19,6 +19,10 @@ pub(crate) struct Revision {
     pub(crate) function: FunctionId,
     /// Its code.
     pub(crate) component: Component,
+    /// The bytes of it, if it is durable: executions stay on it when it is not in the folder any more.
+    pub(crate) bytes: Option<Arc<[u8]>>,
+    /// Whether its executions go on with it, where that is possible, when it takes the place of another.
+    pub(crate) moves: bool,
     /// What its attempts may use.
     pub(crate) limits: Limits,
     /// When its failed calls are tried again.
@@ -42,14 +46,17 @@ impl Revision {
     pub(crate) fn new(
         function: FunctionId,
         component: Component,
+        bytes: Option<Arc<[u8]>>,
         terms: Terms,
         services: Option<Arc<Services>>,
         metrics: Arc<FunctionMetrics>,
     ) -> Self {
-        let Terms { limits, retry, grants, quotas, schedules } = terms;
+        let Terms { limits, retry, grants, quotas, executions_move, schedules } = terms;
         Self {
             function,
             component,
+            bytes,
+            moves: executions_move,
             limits,
             retry,
             grants,
@@ -69,6 +76,7 @@ impl Revision {
             retry: self.retry,
             grants: self.grants.clone(),
             quotas: self.quotas,
+            executions_move: self.moves,
             schedules: self.schedules.clone(),
         }
     }

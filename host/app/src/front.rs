@@ -56,6 +56,7 @@ impl Front {
             inspect: Arc::new(Inspect::new(broker)?),
             dead: Arc::new(DeadLetters::new(broker)?),
             cancel: Arc::new(Cancel::new(broker)?),
+            durable: Arc::new(baton_broker::Executions::new(broker)?),
             tenants: self.tenants.clone(),
             allowance: allowances(self.tenants.clone(), self.catalog.clone(), self.ledger.clone()),
             payload_bytes_max: payload_bytes_max(self.catalog.clone()),

@@ -24,6 +24,8 @@ pub struct HostConfig {
     pub data: PathBuf,
     /// How many attempts run at once, at the most.
     pub seats: u32,
+    /// How many calls one read brings at the most, within what a host asks for at once.
+    pub batch: u32,
     /// What an attempt may use, unless its manifest says less.
     pub limits: Limits,
     /// When failed calls are tried again, unless a manifest says otherwise.

@@ -73,6 +73,8 @@ pub(crate) struct Intake {
     alarm: Alarm,
     ledger: Arc<Ledger>,
     streams: Arc<Streams>,
+    /// How many calls one read brings at the most, if an operator said so.
+    batch: u32,
     tenants: watch::Receiver<Tenants>,
     changes: watch::Receiver<u64>,
     all: ReadEnd,
@@ -114,6 +116,7 @@ impl Intake {
             alarm,
             ledger,
             streams,
+            batch: BATCH_MAX,
             tenants,
             changes,
             all: ReadEnd::default(),
@@ -127,6 +130,11 @@ impl Intake {
             is_in_doubt: true,
             look_again: None,
         }
+    }
+
+    /// As many calls as this, one read brings at the most.
+    pub(crate) fn bringing(self, batch: u32) -> Self {
+        Self { batch, ..self }
     }
 
     /// Says that something was wrong: groups may be missing.
@@ -155,7 +163,7 @@ impl Intake {
         }
         let most = if self.ledger.is_shared() { BATCH_SHARED_MAX } else { BATCH_MAX };
         let mut taken = tokio::select! {
-            taken = seats.take_up_to(most) => taken,
+            taken = seats.take_up_to(most.min(self.batch)) => taken,
             () = stop.cancelled() => return Ok(Step::Stop),
         };
         if self.alarm.lost.swap(false, Ordering::SeqCst) {

@@ -15,6 +15,7 @@ mod corridor;
 mod drain;
 pub mod embedded;
 mod examination;
+mod executions;
 mod flights;
 mod folder;
 mod front;

@@ -51,6 +51,7 @@ pub(crate) struct Loader {
 /// What is to become a revision once its trial has gone well.
 struct Draft {
     component: Component,
+    bytes: Option<Arc<[u8]>>,
     terms: Terms,
 }
 
@@ -78,7 +79,7 @@ impl Loader {
         let _turn = self.turns.acquire().await;
         let this = self.clone();
         let loaded = tokio::task::spawn_blocking(move || this.load_blocking(&found, current, &allowed)).await;
-        let Draft { component, terms } = match loaded {
+        let Draft { component, bytes, terms } = match loaded {
             Ok(Ok(draft)) => draft,
             Ok(Err(ended)) => return ended,
             Err(error) => return Ended::Refused { digest: None, reason: format!("loading it failed: {error}") },
@@ -92,7 +93,7 @@ impl Loader {
                 // Only what was loaded has a name in the metrics.
                 let metrics = self.metrics.function(function);
                 let services = self.providers.services(function, &terms.grants);
-                let revision = Arc::new(Revision::new(function.clone(), component, terms, services, metrics));
+                let revision = Arc::new(Revision::new(function.clone(), component, bytes, terms, services, metrics));
                 Ended::Loaded { revision, took: started.elapsed() }
             }
             Err(error) => Ended::Refused { digest: Some(component.digest()), reason: error.to_string() },
@@ -122,6 +123,7 @@ impl Loader {
             Some(old) if old.component.digest() == digest && old.grants == terms.grants => old.component.clone(),
             Some(_) | None => self.engine.load(bytes, &terms.grants).map_err(|error| of_this(error.to_string()))?,
         };
-        Ok(Draft { component, terms })
+        let bytes = component.is_durable().then(|| Arc::from(bytes.as_slice()));
+        Ok(Draft { component, bytes, terms })
     }
 }

@@ -1,11 +1,12 @@
 //! The corridor of one call: pin the revision, execute, decide, hand over to the settler.
 
+mod advancing;
 mod leaving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_broker::{Delivery, Incoming, Queue, Settled, Settlement};
+use baton_broker::{Delivery, Incoming, Next, Queue, Settled, Settlement};
 use baton_engine::{Invocation, Services};
 use baton_model::mutants::{Rule, is_left_out};
 use baton_model::{Call, Disposition, EntryId, HostId, Lease, Outcome, ResultDocument, Status, decide};
@@ -20,6 +21,7 @@ pub(crate) use self::leaving::Ticket;
 use self::leaving::{Count, Settling, send, wants_turn};
 use crate::catalog::{Published, Revision};
 use crate::clock::now_ms;
+use crate::executions::Shelf;
 use crate::flights::{FlightKey, Flights};
 use crate::guest_log::GuestLog;
 use crate::metrics::{Ended, Fate, Metrics};
@@ -52,6 +54,8 @@ pub(crate) struct Runner {
     pub(crate) fault: CancellationToken,
     /// What calls need that make calls.
     pub(crate) nesting: Arc<Nesting>,
+    /// What executions need.
+    pub(crate) shelf: Arc<Shelf>,
     /// How long a call waits that this host has read but cannot run.
     pub(crate) hand_back_after: Duration,
 }
@@ -125,7 +129,12 @@ impl Runner {
             // The function was taken out between the read and now. The call waits, as those in the stream do.
             return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), settler).await;
         };
-        let begun = match &revision.grants.calls {
+        if delivery.call.is_wake {
+            let task = self.guests.spawn(self.clone().advance(delivery, seat, revision, settler.clone()));
+            return self.flights.can_be_stopped_by(&key, task.abort_handle());
+        }
+        let calls = revision.grants.calls.as_ref().filter(|_| !revision.component.is_durable());
+        let begun = match calls {
             None => None,
             // It would wait for calls that find no room for what they wait for.
             Some(_) => match self.nesting.begin(&delivery.call, &revision) {
@@ -215,11 +224,15 @@ impl Runner {
                 if self.flights.begin_settling(&key) {
                     let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
                     let settled =
-                        Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
+                        Settling { function: call.function.clone(), lease, read, next: Next::of(&call), settlement };
                     let count = Count { ended: Ended::SentTwice, fate: Fate::Plain, metrics: revision.metrics.clone() };
                     send(&settler, settled, count, seat).await;
                 }
                 return;
+            }
+            None if revision.component.is_durable() => {
+                drop(guard);
+                return self.adopt(Delivery { call, lease, read }, seat, &settler).await;
             }
             None => {
                 let meter = seat.as_ref().and_then(Seat::cpu_meter);
@@ -232,6 +245,7 @@ impl Runner {
                     waits,
                     weight,
                     services: services_of(&revision, nested.as_ref()),
+                    durable: None,
                 };
                 let attempt = revision.component.execute_timed(invocation);
                 let executed = match meter {
@@ -266,7 +280,7 @@ impl Runner {
         );
         let (settlement, fate) =
             self.settlement(&call, lease, outcome, &revision, run, Traces { log: &log, backtrace });
-        let settled = Settling { function: call.function.clone(), lease, read, key: call.key.clone(), settlement };
+        let settled = Settling { function: call.function.clone(), lease, read, next: Next::of(&call), settlement };
         let count = Count { ended, fate, metrics: revision.metrics.clone() };
         send(&settler, settled, count, seat).await;
     }

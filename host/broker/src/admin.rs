@@ -7,7 +7,7 @@ use redis::{Value, cmd};
 use serde::Serialize;
 
 use crate::BrokerError;
-use crate::keys::{GROUP, Keys};
+use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::script::Lua;
@@ -95,7 +95,7 @@ impl Admin {
         let mut look = redis::pipe();
         for calls in self.streams_of(function) {
             look.cmd("XLEN").arg(&calls);
-            look.cmd("XPENDING").arg(&calls).arg(GROUP);
+            look.cmd("XPENDING").arg(&calls).arg(self.keys.group());
         }
         look.cmd("ZCARD").arg(self.keys.delayed(function));
         look.cmd("XLEN").arg(self.keys.dead(function));
@@ -128,7 +128,7 @@ impl Admin {
         for function in functions {
             let mut call = self.look.call(3);
             call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.dead(function));
-            look.add_command(call.arg(GROUP).to_owned());
+            look.add_command(call.arg(self.keys.group()).to_owned());
         }
         let answers = self.link.run_all(&look).await?.into_iter().skip(1);
         Ok(answers.map(|answer| looked(&answer)).collect())
@@ -144,7 +144,7 @@ impl Admin {
         for function in functions {
             for calls in self.streams_of(function) {
                 look.cmd("XLEN").arg(&calls);
-                look.cmd("XPENDING").arg(&calls).arg(GROUP);
+                look.cmd("XPENDING").arg(&calls).arg(self.keys.group());
             }
             look.cmd("ZCARD").arg(self.keys.delayed(function));
             self.ask_bytes(&mut look, function);

@@ -18,7 +18,7 @@ pub use self::many::FannedOut;
 use self::waiting::{Place, Waiting, hear};
 use crate::BrokerError;
 use crate::entry::entry_as_call_id;
-use crate::keys::{GROUP, Keys};
+use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::script::{Lua, marking};
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_secs(1);
 const OFTEN_MIN: Duration = Duration::from_millis(5);
 const OFTEN_MAX: Duration = Duration::from_millis(250);
 /// For how long it is remembered that a call was accepted which does not end, in ms: a week.
-const MARK_LASTS_MS: u64 = 7 * 24 * 3600 * 1000;
+pub(crate) const MARK_LASTS_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a subscription may take to come about.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many topics a caller keeps before it gives up those under which nobody waits.
@@ -348,7 +348,10 @@ impl Caller {
         let mut add = self.delay.call(4);
         add.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.result(function, &id));
         add.arg(self.keys.mark(function, &id));
-        add.arg(GROUP).arg(wait_ms).arg(self.keys.hosts_channel()).arg(Word::Due(function.clone(), wait_ms).encode());
+        add.arg(self.keys.group())
+            .arg(wait_ms)
+            .arg(self.keys.hosts_channel())
+            .arg(Word::Due(function.clone(), wait_ms).encode());
         add.arg(wait_ms.saturating_add(MARK_LASTS_MS));
         self.fields(&mut add, function, payload, options, Some(&id), reply)?;
         match self.delay.run(&self.link, &add).await? {

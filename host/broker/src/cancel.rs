@@ -4,8 +4,10 @@
 //! it may be about to give its answer on the short way (docs/decisions/0007): it is told, and ends it under its lease. From
 //! a host that does not react the call is taken, once nothing late can come from there any more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use baton_model::execution::StepRef;
 use baton_model::{
     CallId, CancelSeen, CancelStep, Cancelling, EntryId, FunctionId, Priority, ResultDocument, Status, Tenants,
 };
@@ -14,12 +16,14 @@ use redis::{Value, cmd};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::keys::{GROUP, Keys};
+use crate::execution;
+use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::script::Lua;
+use crate::seal::{self, Seal};
 use crate::search::{self, Absent, Budget, Place, STEP};
-use crate::{BrokerError, Cut, Presence};
+use crate::{BrokerError, Cut, Executions, Presence, Withdrawn};
 
 /// Between two looks at the result of a call that a host was told to stop.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -44,6 +48,8 @@ pub struct Cancel {
     result_ttl: Duration,
     tenants: watch::Receiver<Tenants>,
     own_replies_only: bool,
+    seal: Arc<Seal>,
+    executions: Executions,
     stream: Lua,
     delayed: Lua,
 }
@@ -51,7 +57,7 @@ pub struct Cancel {
 /// A script with what all cancelling scripts share before it.
 macro_rules! cancelling {
     ($($file:literal),+) => {
-        Lua::new(concat!(
+        execution::before(concat!(
             "#!lua flags=allow-oom\n",
             include_str!("scripts/next_turn.lua"),
             include_str!("scripts/fields.lua"),
@@ -64,9 +70,28 @@ macro_rules! cancelling {
 /// What a cancelling script answers.
 enum Answer {
     Ended(Box<ResultDocument>),
-    Held { host: String, entry: EntryId },
-    Next { from: String, bytes: usize },
+    Held {
+        host: String,
+        entry: EntryId,
+    },
+    Next {
+        from: String,
+        bytes: usize,
+    },
+    /// It is a step of an execution, as it says under the seal of the hosts; nothing was changed.
+    Step {
+        said: String,
+    },
     Nowhere(Absent),
+}
+
+/// The call that is sought.
+#[derive(Clone, Copy)]
+struct Sought<'a> {
+    function: &'a FunctionId,
+    id: &'a CallId,
+    /// A host whose settling connections are cut; empty if there is none.
+    taken_from: &'a str,
 }
 
 impl Cancel {
@@ -82,6 +107,8 @@ impl Cancel {
             result_ttl: config.result_ttl,
             tenants: config.tenants.clone(),
             own_replies_only: false,
+            seal: config.seal.clone(),
+            executions: Executions::new(config)?,
             stream: cancelling!("scripts/cancel_stream.lua"),
             delayed: cancelling!("scripts/waiting.lua", "scripts/cancel_delayed.lua"),
         })
@@ -107,7 +134,7 @@ impl Cancel {
         // What moves while it is searched for has a mark from then on.
         let mut is_first = true;
         loop {
-            let answer = self.look(function, id, &taken_from, is_first).await?;
+            let answer = self.look(Sought { function, id, taken_from: &taken_from }, is_first).await?;
             let (seen, result) = match answer {
                 Answer::Ended(result) => (CancelSeen::Ended, Some(*result)),
                 Answer::Held { host, entry } => (CancelSeen::Held { host, entry }, None),
@@ -116,7 +143,7 @@ impl Cancel {
                     is_first = false;
                     (CancelSeen::Nowhere, None)
                 }
-                Answer::Next { .. } => (CancelSeen::Nowhere, None),
+                Answer::Next { .. } | Answer::Step { .. } => (CancelSeen::Nowhere, None),
             };
             taken_from.clear();
             match cancelling.next(seen, began.elapsed()) {
@@ -142,13 +169,8 @@ impl Cancel {
 
     /// One look wherever a call can be: as the entry that it is named after, where its mark says, and, if it is to be searched
     /// for, among the first of the streams and of the delayed.
-    async fn look(
-        &self,
-        function: &FunctionId,
-        id: &CallId,
-        taken_from: &str,
-        searches: bool,
-    ) -> Result<Answer, BrokerError> {
+    async fn look(&self, sought: Sought<'_>, searches: bool) -> Result<Answer, BrokerError> {
+        let Sought { function, id, .. } = sought;
         let delayed = (&self.delayed, Priority::Normal);
         let named = EntryId::parse(id.as_str()).map(Place::Entry);
         let marked = search::place(&self.link, &self.keys, function, id).await?;
@@ -156,9 +178,14 @@ impl Cancel {
             let answer = match place {
                 Place::Entry(entry) => {
                     let (level, entry) = (entry.level(), entry.in_stream());
-                    self.step((&self.stream, level), function, id, taken_from, (&entry, &entry), 1).await?
+                    self.step((&self.stream, level), sought, (&entry, &entry), 1).await?
                 }
-                Place::Delayed(start) => self.walk(delayed, function, id, taken_from, start).await?,
+                Place::Delayed(start) => self.walk(delayed, sought, start).await?,
+                Place::Execution => match self.executions.cancel(function, id).await? {
+                    Withdrawn::Done(result) => Answer::Ended(result),
+                    // It has its result by now, if it has one.
+                    Withdrawn::Ended | Withdrawn::Unknown => Answer::Nowhere(Absent { is_sure: true }),
+                },
             };
             if matches!(answer, Answer::Ended(_) | Answer::Held { .. }) {
                 return Ok(answer);
@@ -170,9 +197,11 @@ impl Cancel {
         }
         let streams = Priority::ALL.map(|level| ((&self.stream, level), "-"));
         for (script, start) in streams.into_iter().chain([(delayed, "0")]) {
-            match self.walk(script, function, id, taken_from, start.to_owned()).await? {
+            match self.walk(script, sought, start.to_owned()).await? {
                 Answer::Nowhere(absent) => is_sure &= absent.is_sure,
-                found @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Next { .. }) => return Ok(found),
+                found @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Next { .. } | Answer::Step { .. }) => {
+                    return Ok(found);
+                }
             }
         }
         Ok(Answer::Nowhere(Absent { is_sure }))
@@ -182,44 +211,76 @@ impl Cancel {
     async fn walk(
         &self,
         script: (&Lua, Priority),
-        function: &FunctionId,
-        id: &CallId,
-        taken_from: &str,
+        sought: Sought<'_>,
         mut start: String,
     ) -> Result<Answer, BrokerError> {
         let mut budget = Budget::new();
         while budget.has_room() {
-            match self.step(script, function, id, taken_from, (&start, "+"), STEP).await? {
+            match self.step(script, sought, (&start, "+"), STEP).await? {
                 Answer::Next { from, bytes } => {
                     start = from;
                     budget.spend(bytes);
                 }
-                end @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Nowhere(_)) => return Ok(end),
+                end @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Nowhere(_) | Answer::Step { .. }) => {
+                    return Ok(end);
+                }
             }
         }
         Ok(Answer::Nowhere(Absent { is_sure: false }))
     }
 
+    /// Looks at a part. If the call is there and is a step of an execution, that learns of its end in the same script.
     async fn step(
         &self,
+        script: (&Lua, Priority),
+        sought: Sought<'_>,
+        part: (&str, &str),
+        count: usize,
+    ) -> Result<Answer, BrokerError> {
+        let said = match self.ask(script, sought, part, count, None).await? {
+            Answer::Step { said } => said,
+            other @ (Answer::Ended(_) | Answer::Held { .. } | Answer::Next { .. } | Answer::Nowhere(_)) => {
+                return Ok(other);
+            }
+        };
+        if !self.seal.is_known() {
+            self.seal.learn(&self.link, &self.keys).await?;
+        }
+        // Whoever forged it has told nobody.
+        let parent = self.seal.open_text(sought.function, seal::STEP, &said).and_then(StepRef::parse);
+        self.ask(script, sought, part, count, Some(parent.as_ref())).await
+    }
+
+    /// `parent` is whose step the call is, if it says one: none inside if no host wrote that.
+    async fn ask(
+        &self,
         (script, level): (&Lua, Priority),
-        function: &FunctionId,
-        id: &CallId,
-        taken_from: &str,
+        Sought { function, id, taken_from }: Sought<'_>,
         (from, to): (&str, &str),
         count: usize,
+        parent: Option<Option<&StepRef>>,
     ) -> Result<Answer, BrokerError> {
         let own_replies_only = self.own_replies_only || self.tenants.borrow().of(function.tenant()).own_replies_only;
         let replies = if own_replies_only { format!("{}.", function.tenant()) } else { String::new() };
-        let mut call = script.call(7);
+        let told = parent.flatten();
+        let mut call = script.call(if told.is_some() { 10 } else { 7 });
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
         call.arg(self.keys.delayed(function)).arg(self.keys.result(function, id));
         call.arg(self.keys.mark(function, id));
         call.arg(self.keys.turns(function)).arg(self.keys.line(function));
-        call.arg(GROUP).arg(id.as_str()).arg(millis(self.result_ttl).max(1));
+        if let Some(StepRef { function, execution, .. }) = told {
+            call.arg(self.keys.calls(function));
+            call.arg(self.keys.execution(function, execution)).arg(self.keys.log(function, execution));
+        }
+        call.arg(self.keys.group()).arg(id.as_str()).arg(millis(self.result_ttl).max(1));
         call.arg(ResultDocument::cancelled(id.clone(), now_ms()).encode());
         call.arg(self.keys.reply_channels()).arg(replies).arg(self.keys.host_channels()).arg(function.to_string());
         call.arg(taken_from).arg(from).arg(to).arg(count);
+        match (parent, told) {
+            (None, _) => call.arg(""),
+            (Some(_), None) => call.arg("-"),
+            (Some(_), Some(step)) => call.arg(step.execution.as_str()).arg(step.run).arg(step.step),
+        };
         let answer = match script.run(&self.link, &call).await {
             // The connection may have been closed while it was idle. Nothing is done twice: the first result stands.
             Err(BrokerError::Unreachable(_)) => script.run(&self.link, &call).await?,
@@ -272,6 +333,7 @@ fn read(id: &CallId, answer: Value) -> Result<Answer, BrokerError> {
             let (from, bytes) = (text(), text());
             Ok(Answer::Next { from, bytes: bytes.parse().unwrap_or(0) })
         }
+        b"step" => Ok(Answer::Step { said: text() }),
         b"none" => Ok(Answer::Nowhere(Absent { is_sure: true })),
         _ => Err(BrokerError::shape("cancel.lua", &word)),
     }

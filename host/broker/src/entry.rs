@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_model::execution::StepRef;
 use baton_model::{
     ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, PRIORITY_RULE, PastAttempt,
     Priority, ReplyTo, RetryWish, Tenants, delay_of, is_own_reply,
@@ -10,7 +11,7 @@ use baton_model::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::seal::{DEPTH, OF_HOSTS, Seal};
+use crate::seal::{DEPTH, OF_HOSTS, STEP, Seal};
 
 /// The most headers that one call may carry.
 const HEADERS_MAX: usize = 64;
@@ -56,6 +57,8 @@ pub struct Malformed {
     pub id: CallId,
     /// Where the caller listens, as far as it could be read.
     pub reply: Option<ReplyTo>,
+    /// Whose step it is, if a host wrote that.
+    pub step: Option<Box<StepRef>>,
     /// Which rule it breaks.
     pub reason: MalformedReason,
     /// The field, the rule and the mend, for people.
@@ -105,6 +108,8 @@ struct Fields {
     attempt: Option<u32>,
     spent: Option<u32>,
     history: Option<Vec<PastAttempt>>,
+    wake: Option<()>,
+    step: Option<Box<StepRef>>,
     retry: RetryWish,
     accepted_ms: Option<u64>,
     headers: Vec<(String, String)>,
@@ -134,8 +139,9 @@ pub(crate) fn read(
             fault = Some((MalformedReason::Malformed, detail));
         }
     }
-    if fault.is_none()
-        && let Err(detail) = read.unseal(function, seal)
+    // Whatever else is wrong, the execution whose step it is learns of it.
+    if let Err(detail) = read.unseal(function, seal)
+        && fault.is_none()
     {
         fault = Some((MalformedReason::Malformed, detail));
     }
@@ -161,7 +167,7 @@ pub(crate) fn read(
     let id_is_own = read.id.as_ref().is_some_and(is_own);
     let id = read.id.unwrap_or_else(|| entry_as_call_id(entry));
     if let Some((reason, detail)) = fault {
-        return Err(Malformed { entry, id, reply: read.reply, reason, detail });
+        return Err(Malformed { entry, id, reply: read.reply, step: read.step, reason, detail });
     }
     let accepted_ms = read.accepted_ms.unwrap_or_else(|| entry.ms());
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(accepted_ms));
@@ -183,6 +189,8 @@ pub(crate) fn read(
         attempt: read.attempt.unwrap_or(1),
         spent: read.spent.unwrap_or(0),
         history: read.history.unwrap_or_default(),
+        step: read.step,
+        is_wake: read.wake.is_some(),
         retry: read.retry,
         accepted_ms,
     })
@@ -240,6 +248,10 @@ impl Fields {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
                 once(name, &mut self.accepted_ms, parsed(name, value.parse().ok(), rule)?)
             }
+            "execution" => {
+                let rule = "`1`; hosts write it, callers leave it out";
+                once(name, &mut self.wake, parsed(name, (value == "1").then_some(()), rule)?)
+            }
             "attempts_max" => {
                 let count = value.parse().ok().filter(|n| (1..=ATTEMPTS_MAX).contains(n));
                 once(name, &mut self.retry.attempts_max, parsed(name, count, "a number of attempts from 1 to 1000")?)
@@ -261,6 +273,12 @@ impl Fields {
 
     /// Opens what hosts wrote. A function sees a depth as a plain number, and nothing by which it could be said again.
     fn unseal(&mut self, function: &FunctionId, seal: &Seal) -> FieldResult<()> {
+        if let Some(at) = self.headers.iter().position(|(name, _)| name == STEP) {
+            let (name, value) = self.headers.swap_remove(at);
+            let step = seal.open_text(function, STEP, &value).and_then(StepRef::parse);
+            self.step =
+                Some(Box::new(step.ok_or_else(|| format!("the field `{name}` is for hosts alone; leave it out"))?));
+        }
         for (name, value) in self.headers.iter_mut().filter(|(name, _)| name.starts_with(OF_HOSTS)) {
             let depth = seal.open(function, value).filter(|_| name == DEPTH);
             *value = depth.ok_or_else(|| format!("the field `{name}` is for hosts alone; leave it out"))?.to_string();

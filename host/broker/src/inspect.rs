@@ -12,7 +12,7 @@ use redis::{Value, cmd};
 
 use crate::BrokerError;
 use crate::ask::{ask, ask_for};
-use crate::keys::{GROUP, Keys};
+use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::script::Lua;
 use crate::search::{self, Absent, Budget, Place, STEP};
@@ -50,6 +50,8 @@ pub enum CallState {
         /// Since when, in Unix milliseconds.
         since_ms: u64,
     },
+    /// It is an execution that has not ended.
+    Execution,
     /// It has its result.
     Ended(Box<ResultDocument>),
 }
@@ -180,6 +182,7 @@ impl Inspect {
                 None => Ok(None),
             },
             Some(Place::Delayed(start)) => Ok(self.among_delayed(function, id, start).await?.ok()),
+            Some(Place::Execution) => Ok(Some((CallState::Execution, CallFacts::default()))),
             None => Ok(None),
         }
     }
@@ -244,7 +247,7 @@ impl Inspect {
             }
             let mut call = self.pending.call(2);
             call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-            call.arg(GROUP).arg(room);
+            call.arg(self.keys.group()).arg(room);
             let rows = match self.pending.run(&self.link, &call).await? {
                 Value::Array(rows) => rows,
                 other => return Err(BrokerError::shape("the pending list", &other)),
@@ -269,7 +272,7 @@ impl Inspect {
         }
         let mut look = redis::pipe();
         for (function, level) in functions.iter().flat_map(|f| Priority::ALL.map(|level| (f, level))) {
-            look.cmd("XPENDING").arg(self.keys.calls_at(function, level)).arg(GROUP);
+            look.cmd("XPENDING").arg(self.keys.calls_at(function, level)).arg(self.keys.group());
         }
         let answers = match self.link.run_all(&look).await {
             // The connection may have been closed while it was idle.
@@ -303,7 +306,7 @@ impl Inspect {
         let mut call = self.entry.call(2);
         let level = entry.level();
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-        call.arg(GROUP).arg(entry.in_stream());
+        call.arg(self.keys.group()).arg(entry.in_stream());
         let Value::Array(mut found) = self.entry.run(&self.link, &call).await? else { return Ok(None) };
         let found = found.pop().map(|row| Found::read(level, row)).transpose()?;
         // An entry with an id of its own is another call, whatever its entry is called.
@@ -338,7 +341,7 @@ impl Inspect {
         while budget.has_room() {
             let mut call = self.search.call(2);
             call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-            call.arg(GROUP).arg(id.as_str()).arg(&from).arg(STEP);
+            call.arg(self.keys.group()).arg(id.as_str()).arg(&from).arg(STEP);
             let answer = self.search.run(&self.link, &call).await?;
             let Value::Array(parts) = answer else { return Err(BrokerError::shape("a search", &answer)) };
             let mut parts = parts.into_iter();

@@ -3,15 +3,16 @@
 //! All keys of one function share the hash tag `{tenant/function}`, so that one script can touch them in Redis Cluster.
 //! A name has no brace, colon or slash in it, so a tenant cannot reach another's keys by choosing a name.
 
-use baton_model::{Bucket, CallId, FunctionId, HostId, Name, Priority, ReplyTo};
+use baton_model::{Bucket, CallId, Digest, FunctionId, HostId, Name, Priority, ReplyTo};
 
-/// The consumer group of all hosts.
+/// The consumer group of all hosts, unless another one is set.
 pub(crate) const GROUP: &str = "hosts";
 
 /// Makes keys and channels under one prefix.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: Box<str>,
+    group: Box<str>,
 }
 
 /// The name of the connection through which a host settles. `host` is the name of its consumer.
@@ -46,7 +47,18 @@ impl Keys {
     /// Keys under `prefix`, `baton` by default.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), group: GROUP.into() }
+    }
+
+    /// The same for another consumer group.
+    #[must_use]
+    pub fn read_by(self, group: &str) -> Self {
+        Self { group: group.into(), ..self }
+    }
+
+    /// The consumer group of all hosts.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
     }
 
     /// The stream of calls that are to be done, but for those of other levels than the normal one.
@@ -69,6 +81,31 @@ impl Keys {
     /// What stands for a call that was accepted under an id of its caller's choice and has not ended.
     pub(crate) fn mark(&self, function: &FunctionId, id: &CallId) -> String {
         format!("{}:{{{function}}}:id:{id}", self.prefix)
+    }
+
+    /// What is known of one execution beside its log.
+    pub(crate) fn execution(&self, function: &FunctionId, id: &CallId) -> String {
+        format!("{}:{{{function}}}:exec:{id}", self.prefix)
+    }
+
+    /// How the keys of what is known of a function's executions start.
+    pub(crate) fn executions_of(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:exec:", self.prefix)
+    }
+
+    /// A component that executions of a function run on.
+    pub(crate) fn component(&self, function: &FunctionId, digest: &Digest) -> String {
+        format!("{}:{{{function}}}:component:{digest}", self.prefix)
+    }
+
+    /// The event log of one execution.
+    pub(crate) fn log(&self, function: &FunctionId, id: &CallId) -> String {
+        format!("{}:{{{function}}}:log:{id}", self.prefix)
+    }
+
+    /// The executions of a function, by when they began.
+    pub(crate) fn executions(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:execs", self.prefix)
     }
 
     /// The calls that wait for their time, by due time.

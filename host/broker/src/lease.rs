@@ -4,7 +4,7 @@ use baton_model::{FunctionId, HostId, Lease, Priority};
 use redis::Value;
 
 use crate::BrokerError;
-use crate::keys::{GROUP, Keys};
+use crate::keys::Keys;
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::script::Lua;
@@ -50,7 +50,7 @@ impl LeaseKeeper {
             }
             let mut call = self.renew.call(2);
             call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-            call.arg(GROUP).arg(self.host.as_str());
+            call.arg(self.keys.group()).arg(self.host.as_str());
             for lease in &leases {
                 call.arg(lease.entry.in_stream()).arg(lease.claims);
             }

@@ -12,6 +12,7 @@ mod dead;
 mod doctor;
 mod entry;
 mod error;
+mod execution;
 mod inspect;
 mod keys;
 mod keyvalue;
@@ -41,6 +42,10 @@ pub use dead::{DeadLetters, Letters, Order, Reach, RedriveTally, Redriven};
 pub use doctor::ServerFacts;
 pub use entry::{Malformed, MalformedReason};
 pub use error::BrokerError;
+pub use execution::{
+    Advance, Asked, Beginning, Begun, Course, ExecutionDetails, ExecutionView, Executions, Loaded, NEWEST, OpenStep,
+    Taken, Withdrawn,
+};
 pub use inspect::{CallFacts, CallState, Inspect};
 pub use keys::{Keys, Notice};
 pub use keyvalue::{Incremented, KeyValue, Page, Stored, Swapped, TooMuch};
@@ -53,7 +58,7 @@ pub use queue::{Backlog, Ensured, Promoted, Queue, SweepPlan, Swept, Ticked};
 pub use reader::{Delivery, Incoming, Portion, ReadEnd, ReadTime, Reader, ReaderWaker};
 pub use seal::Seal;
 pub use search::Absent;
-pub use settle::{Settled, Settlement, Settler, Verdict};
+pub use settle::{Next, Settled, Settlement, Settler, Verdict};
 pub use standing::{Standing, Word};
 pub use tls::RedisTls;
 pub use turns::Turn;

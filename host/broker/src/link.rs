@@ -11,7 +11,7 @@ use redis::{Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionI
 use tokio::sync::{Mutex, watch};
 
 use crate::entry::Rules;
-use crate::keys::Keys;
+use crate::keys::{GROUP, Keys};
 use crate::meter::{Meter, Role};
 use crate::seal::Seal;
 use crate::{BrokerError, RedisTls};
@@ -42,6 +42,10 @@ pub struct BrokerConfig {
     pub lease: Duration,
     /// How long a result is kept.
     pub result_ttl: Duration,
+    /// The consumer group of all hosts.
+    pub group: String,
+    /// How long the log of an execution that has ended is kept.
+    pub log_ttl: Duration,
     /// The largest payload that a call may have.
     pub payload_bytes_max: usize,
     /// What is said about tenants: whose notices may go where.
@@ -60,8 +64,10 @@ impl BrokerConfig {
             url: url.into(),
             tls: None,
             prefix: "baton".to_owned(),
+            group: GROUP.to_owned(),
             lease: Duration::from_secs(30),
             result_ttl: Duration::from_secs(3600),
+            log_ttl: Duration::from_secs(7 * 24 * 3600),
             payload_bytes_max: 1 << 20,
             tenants: watch::channel(Tenants::default()).1,
             meter: Arc::default(),
@@ -76,7 +82,7 @@ impl BrokerConfig {
     /// Makes the keys and channels.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        Keys::new(&self.prefix)
+        Keys::new(&self.prefix).read_by(&self.group)
     }
 
     /// The client for this URL. It connects to nothing yet.

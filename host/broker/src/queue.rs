@@ -11,7 +11,8 @@ use redis::{Value, cmd};
 
 use crate::BrokerError;
 use crate::entry::Rules;
-use crate::keys::{GROUP, Keys, Notice};
+use crate::execution;
+use crate::keys::{Keys, Notice};
 use crate::levels::{Levels, STREAM};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
@@ -144,7 +145,7 @@ impl Queue {
             rules: config.rules(),
             seal: config.seal.clone(),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
-            promote: Lua::new(include_str!("scripts/promote.lua")),
+            promote: execution::before(include_str!("scripts/promote.lua")),
             tick: Lua::new(include_str!("scripts/tick.lua")),
             leave: Lua::new(include_str!("scripts/leave.lua")),
             ensure: Lua::new(include_str!("scripts/ensure.lua")),
@@ -210,7 +211,7 @@ impl Queue {
             make.add_command(self.ensure.load());
             for function in page {
                 let mut call = self.ensure.call(1);
-                make.add_command(call.arg(self.keys.calls(function)).arg(GROUP).to_owned());
+                make.add_command(call.arg(self.keys.calls(function)).arg(self.keys.group()).to_owned());
             }
             let answers = self.link.run_all(&make).await?.into_iter().skip(1);
             for (function, answer) in page.iter().zip(answers) {
@@ -310,7 +311,7 @@ impl Queue {
         let mut call = self.sweep.call(3);
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
         call.arg(self.keys.delayed(function));
-        call.arg(GROUP).arg(host.as_str()).arg(millis(self.lease)).arg(room);
+        call.arg(self.keys.group()).arg(host.as_str()).arg(millis(self.lease)).arg(room);
         call.arg(shares.max(1)).arg(share).arg(gone.len()).arg(cut.len());
         let names = gone.iter().map(HostId::as_str).chain(cut.iter().map(String::as_str));
         names.for_each(|host| {
@@ -448,7 +449,7 @@ impl Queue {
         for (function, levels) in self.levels_of(functions).await? {
             for level in levels.all() {
                 let mut call = self.leave.call(1);
-                call.arg(self.keys.calls_at(&function, level)).arg(GROUP).arg(host.as_str());
+                call.arg(self.keys.calls_at(&function, level)).arg(self.keys.group()).arg(host.as_str());
                 self.leave.run(&self.link, &call).await?;
             }
         }
@@ -464,7 +465,7 @@ impl Queue {
         for page in functions.chunks(PAGE) {
             let mut look = redis::pipe();
             for stream in page.iter().flat_map(|f| Priority::ALL.map(|level| self.keys.calls_at(f, level))) {
-                look.cmd("XPENDING").arg(stream).arg(GROUP);
+                look.cmd("XPENDING").arg(stream).arg(self.keys.group());
             }
             for answer in self.link.run_all(&look).await? {
                 // How many, the first, the last, and how many for each consumer. A stream without a group has none.
@@ -532,8 +533,14 @@ impl Queue {
         let mut found = Vec::new();
         let mut from = "-".to_owned();
         loop {
-            let look =
-                cmd("XPENDING").arg(&stream).arg(GROUP).arg(&from).arg("+").arg(PAGE).arg(host.as_str()).to_owned();
+            let look = cmd("XPENDING")
+                .arg(&stream)
+                .arg(self.keys.group())
+                .arg(&from)
+                .arg("+")
+                .arg(PAGE)
+                .arg(host.as_str())
+                .to_owned();
             let page: Vec<(String, String, i64, i64)> = match redis::from_redis_value(self.link.run(&look).await?) {
                 Ok(page) => page,
                 Err(error) => return Err(BrokerError::shape("XPENDING", &error.to_string())),
@@ -560,7 +567,7 @@ impl Queue {
         let mut call = self.renew.call(2);
         let level = lease.entry.level();
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-        call.arg(GROUP).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
+        call.arg(self.keys.group()).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
         match self.renew.run(&self.link, &call).await? {
             Value::Array(answer) => Ok(answer == [Value::Int(1)]),
             other => Err(BrokerError::shape("renew.lua", &other)),
@@ -582,7 +589,7 @@ impl Queue {
             None => {
                 // Somebody deleted the entry while it was pending. There is no call any more.
                 let mut forget = redis::pipe();
-                forget.cmd("XACK").arg(stream).arg(GROUP).arg(&name);
+                forget.cmd("XACK").arg(stream).arg(self.keys.group()).arg(&name);
                 forget.cmd("HDEL").arg(&claims).arg(&name);
                 self.link.run_all(&forget).await?;
                 Ok(None)

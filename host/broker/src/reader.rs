@@ -17,7 +17,7 @@ use redis::{Client, Cmd, Value, cmd};
 
 pub use self::end::{Portion, ReadEnd};
 use crate::entry::{self, Malformed, Rule, Rules};
-use crate::keys::{GROUP, reader_name};
+use crate::keys::reader_name;
 use crate::link::{BrokerConfig, Link, open_blocking};
 use crate::meter::{Meter, Role};
 use crate::script::Lua;
@@ -101,6 +101,7 @@ struct Wake {
 pub struct Reader {
     client: Client,
     host: HostId,
+    group: String,
     rules: Rules,
     connection: Option<MultiplexedConnection>,
     meter: Arc<Meter>,
@@ -162,6 +163,7 @@ impl Reader {
         let reader = Self {
             client,
             host,
+            group: config.group.clone(),
             rules: config.rules(),
             connection: None,
             meter: config.meter.clone(),
@@ -339,7 +341,7 @@ impl Reader {
 
     fn command<S: redis::ToRedisArgs>(&self, streams: &[S], count: usize, block: Option<Duration>) -> Cmd {
         let mut read = cmd("XREADGROUP");
-        read.arg("GROUP").arg(GROUP).arg(self.host.as_str()).arg("COUNT").arg(count);
+        read.arg("GROUP").arg(&self.group).arg(self.host.as_str()).arg("COUNT").arg(count);
         if let Some(block) = block {
             read.arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX).max(1));
         }
@@ -355,7 +357,7 @@ impl Reader {
         let levels = portion.functions.first().map(|place| from.levels(*place)).unwrap_or_default();
         let streams = portion.functions.first().map(|place| from.streams_of(*place)).unwrap_or_default();
         let mut take = self.take.call(streams.len());
-        take.arg(streams).arg(GROUP).arg(self.host.as_str()).arg(portion.count);
+        take.arg(streams).arg(&self.group).arg(self.host.as_str()).arg(portion.count);
         for level in levels.all() {
             take.arg(claims[level.place()]);
         }

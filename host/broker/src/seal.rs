@@ -18,6 +18,8 @@ use crate::link::Link;
 
 /// The header that says how many calls wait for a call, each for the next. Hosts write it.
 pub(crate) const DEPTH: &str = "x-baton-depth";
+/// The header that says whose step a call is. Hosts write it, and no function sees it.
+pub(crate) const STEP: &str = "x-baton-step";
 /// Headers that start so are for hosts.
 pub(crate) const OF_HOSTS: &str = "x-baton-";
 
@@ -67,24 +69,33 @@ impl Seal {
 
     /// A depth as it stands in an entry of `function`; none while the key is not known.
     pub(crate) fn close(&self, function: &FunctionId, depth: u32) -> Option<String> {
-        let tag = self.mac(function, depth)?.finalize().into_bytes();
+        self.close_text(function, DEPTH, &depth.to_string())
+    }
+
+    /// What a host says under this header, as it stands in an entry of `function`; none while the key is not known.
+    pub(crate) fn close_text(&self, function: &FunctionId, header: &str, text: &str) -> Option<String> {
+        let tag = self.mac(function, header, text)?.finalize().into_bytes();
         let tag = tag.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-        Some(format!("{depth}.{tag:032x}"))
+        Some(format!("{text}.{tag:032x}"))
     }
 
     /// The depth that a host wrote; none if no host did.
     pub(crate) fn open(&self, function: &FunctionId, text: &str) -> Option<u32> {
-        let (depth, tag) = text.split_once('.')?;
-        let is_hex = tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let tag = u128::from_str_radix(tag, 16).ok().filter(|_| is_hex)?;
-        let depth = depth.parse().ok()?;
-        self.mac(function, depth)?.verify_truncated_left(&tag.to_be_bytes()).ok()?;
-        Some(depth)
+        self.open_text(function, DEPTH, text)?.parse().ok()
     }
 
-    fn mac(&self, function: &FunctionId, depth: u32) -> Option<Hmac<Sha256>> {
+    /// What a host wrote under this header; none if no host did.
+    pub(crate) fn open_text<'a>(&self, function: &FunctionId, header: &str, text: &'a str) -> Option<&'a str> {
+        let (text, tag) = text.rsplit_once('.')?;
+        let is_hex = tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let tag = u128::from_str_radix(tag, 16).ok().filter(|_| is_hex)?;
+        self.mac(function, header, text)?.verify_truncated_left(&tag.to_be_bytes()).ok()?;
+        Some(text)
+    }
+
+    fn mac(&self, function: &FunctionId, header: &str, text: &str) -> Option<Hmac<Sha256>> {
         let mut mac = self.0.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        mac.update(format!("{DEPTH}\n{function}\n{depth}").as_bytes());
+        mac.update(format!("{header}\n{function}\n{text}").as_bytes());
         Some(mac)
     }
 }

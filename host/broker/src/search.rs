@@ -33,6 +33,8 @@ pub(crate) enum Place {
     Entry(EntryId),
     /// In the delayed set, from here on, as `waiting.lua` has it: a rank, or a place in the line.
     Delayed(String),
+    /// It is an execution, and stands in its log.
+    Execution,
 }
 
 /// Where the call stands, as its mark says; none if it has no mark.
@@ -46,6 +48,7 @@ pub(crate) async fn place(
     let Some(due) = read(&mark) else { return Ok(None) };
     let due_ms = match due {
         Mark::Entry(entry) => return Ok(Some(Place::Entry(entry))),
+        Mark::Execution => return Ok(Some(Place::Execution)),
         Mark::Turn(start) => return Ok(Some(Place::Delayed(start))),
         Mark::Due(due_ms) => due_ms,
     };
@@ -62,6 +65,7 @@ pub(crate) async fn place(
 enum Mark {
     Entry(EntryId),
     Due(u64),
+    Execution,
     /// It waits for its turn: how its member of the line begins.
     Turn(String),
 }
@@ -73,6 +77,7 @@ fn read(mark: &[u8]) -> Option<Mark> {
     }
     match text.strip_prefix("delayed ") {
         Some(due_ms) => due_ms.parse().ok().map(Mark::Due),
+        None if text == "execution" => Some(Mark::Execution),
         None => EntryId::parse(text).map(Mark::Entry),
     }
 }
@@ -106,11 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_names_an_entry_a_time_or_a_place_in_the_line() {
+    fn a_mark_names_an_entry_a_time_a_place_in_the_line_or_an_execution() {
         let entry = EntryId::parse("1795220024366-7").unwrap();
         assert_eq!(read(b"1795220024366-7"), Some(Mark::Entry(entry)));
         assert_eq!(read(b"delayed 1795220024366"), Some(Mark::Due(1_795_220_024_366)));
         assert_eq!(read(b"turn 017-02 order/7"), Some(Mark::Turn("[order/7\x00017-02\0".to_owned())));
+        assert_eq!(read(b"execution"), Some(Mark::Execution));
         for other in [&b"turn 017-02"[..], b"delayed", b"delayed x", b"", b"\xff"] {
             assert_eq!(read(other), None);
         }

@@ -5,20 +5,24 @@
 //! a shorter way, one transaction without a script; docs/decisions/0007 says what makes them sure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use baton_model::execution::StepRef;
 #[cfg(feature = "mutants")]
 use baton_model::mutants::{Rule, is_left_out};
-use baton_model::{CallId, Digest, FunctionId, HostId, Lease, OrderKey, Priority, ReplyTo};
+use baton_model::{Call, CallId, Digest, FunctionId, HostId, Lease, OrderKey, Priority, ReplyTo};
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::mpsc;
 
-use crate::keys::{GROUP, Keys, settler_name};
+use crate::execution::{self, Advance, Advances};
+use crate::keys::{Keys, settler_name};
 use crate::link::{BrokerConfig, Link};
 use crate::meter::Role;
 use crate::reader::ReadTime;
 use crate::script::Lua;
+use crate::seal::Seal;
 use crate::turns;
 use crate::{BrokerError, Malformed};
 
@@ -95,6 +99,8 @@ pub enum Settlement {
         /// What else the letter says: fields with their values.
         notes: Vec<(&'static str, String)>,
     },
+    /// It was the wake of an execution, and this is what came of it.
+    Advance(Box<Advance>),
 }
 
 impl Settlement {
@@ -128,6 +134,51 @@ pub enum Verdict {
     Refused,
 }
 
+/// What the end of a call sets going.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The next call with this key has its turn.
+    Turn(OrderKey),
+    /// The execution whose step it is learns of it.
+    Step(Box<StepRef>),
+}
+
+impl Next {
+    /// What the end of this call sets going.
+    #[must_use]
+    pub fn of(call: &Call) -> Self {
+        match (&call.step, &call.key) {
+            (Some(step), _) => Self::Step(step.clone()),
+            (None, Some(key)) => Self::Turn(key.clone()),
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
+/// A script that ends calls: as it is, and with what else is to happen in the same step.
+struct Ending {
+    plain: Lua,
+    in_turn: Lua,
+    for_step: Lua,
+}
+
+impl Ending {
+    fn new(code: &'static str) -> Self {
+        Self { plain: Lua::new(code), in_turn: turns::and_next(code), for_step: execution::and_tell(code) }
+    }
+
+    fn before(&self, next: &Next) -> &Lua {
+        match next {
+            Next::Nothing => &self.plain,
+            Next::Turn(_) => &self.in_turn,
+            Next::Step(_) => &self.for_step,
+        }
+    }
+}
+
 /// A settlement on its way, with what its sender wants back.
 #[derive(Debug)]
 pub struct Settled<T> {
@@ -138,8 +189,8 @@ pub struct Settled<T> {
     /// When the entry was read, if nobody can have claimed it since but through this host's settling connection being
     /// cut first; none if that is in doubt.
     pub read: Option<ReadTime>,
-    /// The key whose next call has its turn when this one ends; none for most.
-    pub key: Option<OrderKey>,
+    /// What its end sets going in the same step; nothing for most.
+    pub next: Next,
     /// What is to become of the call.
     pub settlement: Settlement,
     /// What is handed back with the verdict.
@@ -156,11 +207,11 @@ pub struct Settler<T> {
     /// How many bytes of a call a dead letter keeps: all of any call that could be run.
     dead_bytes_max: usize,
     inbox: mpsc::Receiver<Settled<T>>,
-    finish: Lua,
+    finish: Ending,
     requeue: Lua,
-    bury: Lua,
-    finish_in_turn: Lua,
-    bury_in_turn: Lua,
+    bury: Ending,
+    advances: Advances,
+    seal: Arc<Seal>,
 }
 
 impl<T: Send> Settler<T> {
@@ -179,11 +230,11 @@ impl<T: Send> Settler<T> {
             result_ttl: config.result_ttl,
             dead_bytes_max: config.payload_bytes_max.saturating_add(FIELDS_BYTES_MAX),
             inbox,
-            finish: Lua::new(include_str!("scripts/settle.lua")),
+            finish: Ending::new(include_str!("scripts/settle.lua")),
             requeue: Lua::new(include_str!("scripts/requeue.lua")),
-            bury: Lua::new(include_str!("scripts/bury.lua")),
-            finish_in_turn: turns::and_next(include_str!("scripts/settle.lua")),
-            bury_in_turn: turns::and_next(include_str!("scripts/bury.lua")),
+            bury: Ending::new(include_str!("scripts/bury.lua")),
+            advances: Advances::new(config.result_ttl, config.log_ttl),
+            seal: config.seal.clone(),
         };
         Ok((settler, sender))
     }
@@ -240,7 +291,7 @@ impl<T: Send> Settler<T> {
             Settlement::Finish { .. } if is_left_out(Rule::ResultBeforeAck) => {
                 self.acknowledge_first(&batch.items).await
             }
-            Settlement::Finish { .. } if first.key.is_some() => self.finish(&batch.items).await,
+            Settlement::Finish { .. } if first.next != Next::Nothing => self.finish(&batch.items).await,
             Settlement::Finish { .. } => match self.finish_sure(&batch.items).await {
                 Some(verdicts) => Ok(verdicts),
                 None => self.finish(&batch.items).await,
@@ -254,11 +305,11 @@ impl<T: Send> Settler<T> {
                 Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted", None)).await?])
             }
             Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms, notes } => {
-                let script = if first.key.is_some() { &self.bury_in_turn } else { &self.bury };
+                let script = self.bury.before(&first.next);
                 let mut call = script.call(self.keys_of(first, 4));
                 self.stream_keys(&mut call, first);
                 call.arg(self.keys.dead(&first.function)).arg(self.keys.result(&first.function, id));
-                self.turn_keys(&mut call, first);
+                self.next_keys(&mut call, first, id);
                 self.lease_args(&mut call, first.lease);
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
                 call.arg(id.as_str()).arg(self.dead_bytes_max).arg("reason").arg(reason).arg("error").arg(error);
@@ -267,8 +318,12 @@ impl<T: Send> Settler<T> {
                 for (name, note) in notes {
                     call.arg(name).arg(note);
                 }
-                turn_args(&mut call, first, id);
+                next_args(&mut call, first, id);
                 Ok(vec![verdict(&script.run(&self.link, &call).await?)?])
+            }
+            Settlement::Advance(advance) => {
+                let with = (&self.link, &self.keys, &*self.seal);
+                Ok(vec![self.advances.write(with, &self.host, &first.function, first.lease, advance).await?])
             }
         }
     }
@@ -295,9 +350,13 @@ impl<T: Send> Settler<T> {
         }
     }
 
-    /// How many keys a script has for this call: its own, and those of turns.
+    /// How many keys a script has for this call: its own, and those of what comes next.
     fn keys_of(&self, item: &Settled<T>, own: usize) -> usize {
-        if item.key.is_some() { own + 3 } else { own }
+        match item.next {
+            Next::Nothing => own,
+            Next::Turn(_) => own + 3,
+            Next::Step(_) => own + 4,
+        }
     }
 
     /// The stream in which a call stands, and the claims of its entries.
@@ -306,14 +365,20 @@ impl<T: Send> Settler<T> {
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
     }
 
-    fn turn_keys(&self, call: &mut redis::Cmd, item: &Settled<T>) {
-        if item.key.is_some() {
-            turns::keys(call, &self.keys, &item.function);
+    fn next_keys(&self, call: &mut redis::Cmd, item: &Settled<T>, id: &CallId) {
+        match &item.next {
+            Next::Nothing => {}
+            Next::Turn(_) => turns::keys(call, &self.keys, &item.function),
+            Next::Step(step) => {
+                let StepRef { function, execution, .. } = &**step;
+                call.arg(self.keys.calls(function)).arg(self.keys.execution(function, execution));
+                call.arg(self.keys.log(function, execution)).arg(self.keys.result(&item.function, id));
+            }
         }
     }
 
     fn lease_args(&self, call: &mut redis::Cmd, lease: Lease) {
-        call.arg(GROUP).arg(self.host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
+        call.arg(self.keys.group()).arg(self.host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
     }
 
     fn ttl_ms(&self) -> u64 {
@@ -356,7 +421,7 @@ impl<T: Send> Settler<T> {
         }
         let calls = self.keys.calls_at(function, items[0].lease.entry.level());
         let entries: Vec<String> = items.iter().map(|item| item.lease.entry.in_stream()).collect();
-        all.cmd("XACK").arg(&calls).arg(GROUP).arg(&entries);
+        all.cmd("XACK").arg(&calls).arg(self.keys.group()).arg(&entries);
         all.cmd("XDEL").arg(&calls).arg(&entries);
         for (reply, packed) in &notices {
             all.cmd("PUBLISH").arg(self.keys.reply_channel(reply)).arg(packed);
@@ -385,7 +450,7 @@ impl<T: Send> Settler<T> {
         let (function, level) = (&items[0].function, items[0].lease.entry.level());
         let (mut acknowledge, mut write) = (redis::pipe(), redis::pipe());
         let entries: Vec<String> = items.iter().map(|item| item.lease.entry.in_stream()).collect();
-        acknowledge.cmd("XACK").arg(self.keys.calls_at(function, level)).arg(GROUP).arg(&entries);
+        acknowledge.cmd("XACK").arg(self.keys.calls_at(function, level)).arg(self.keys.group()).arg(&entries);
         acknowledge.cmd("XDEL").arg(self.keys.calls_at(function, level)).arg(&entries);
         acknowledge.cmd("HDEL").arg(self.keys.claims_at(function, level)).arg(&entries);
         for item in items {
@@ -406,23 +471,32 @@ impl<T: Send> Settler<T> {
         let (Some(first), Some(last)) = (entries.clone().min(), entries.max()) else { return Ok(Vec::new()) };
         let finishes = items.iter().filter_map(|item| match &item.settlement {
             Settlement::Finish { id, document, reply } => Some((item.lease, id, document, reply.as_ref())),
-            Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => None,
+            Settlement::Requeue { .. }
+            | Settlement::Delay { .. }
+            | Settlement::Bury { .. }
+            | Settlement::Advance(_) => None,
         });
-        // A call with a key is settled by itself.
+        // A call that sets something going is settled by itself.
         let item = &items[0];
-        let script = if item.key.is_some() { &self.finish_in_turn } else { &self.finish };
+        let script = self.finish.before(&item.next);
         let mut call = script.call(self.keys_of(item, 2 + items.len()));
         self.stream_keys(&mut call, item);
         finishes.clone().for_each(|(_, id, ..)| {
             call.arg(self.keys.result(function, id));
         });
-        self.turn_keys(&mut call, item);
-        call.arg(GROUP).arg(self.host.as_str()).arg(self.ttl_ms()).arg(first.in_stream()).arg(last.in_stream());
+        if let Some((_, id, ..)) = finishes.clone().next() {
+            self.next_keys(&mut call, item, id);
+        }
+        call.arg(self.keys.group())
+            .arg(self.host.as_str())
+            .arg(self.ttl_ms())
+            .arg(first.in_stream())
+            .arg(last.in_stream());
         finishes.clone().for_each(|(lease, _, document, reply)| {
             call.arg(lease.entry.in_stream()).arg(lease.claims).arg(document).arg(self.channel(reply));
         });
         if let Some((_, id, ..)) = finishes.clone().next() {
-            turn_args(&mut call, item, id);
+            next_args(&mut call, item, id);
         }
         match script.run(&self.link, &call).await? {
             Value::Array(answers) if answers.len() == items.len() => answers.iter().map(verdict).collect(),
@@ -431,9 +505,15 @@ impl<T: Send> Settler<T> {
     }
 }
 
-fn turn_args<T>(call: &mut redis::Cmd, item: &Settled<T>, id: &CallId) {
-    if let Some(key) = &item.key {
-        call.arg(key.as_str()).arg(id.as_str());
+fn next_args<T>(call: &mut redis::Cmd, item: &Settled<T>, id: &CallId) {
+    match &item.next {
+        Next::Nothing => {}
+        Next::Turn(key) => {
+            call.arg(key.as_str()).arg(id.as_str());
+        }
+        Next::Step(step) => {
+            call.arg(step.execution.as_str()).arg(step.run).arg(step.step);
+        }
     }
 }
 
@@ -474,11 +554,14 @@ fn into_batches<T>(taken: &mut Vec<Settled<T>>) -> Vec<Batch<T>> {
     let mut full = Vec::new();
     for item in taken.drain(..) {
         let bytes = match &item.settlement {
-            Settlement::Requeue { .. } | Settlement::Delay { .. } | Settlement::Bury { .. } => {
+            Settlement::Requeue { .. }
+            | Settlement::Delay { .. }
+            | Settlement::Bury { .. }
+            | Settlement::Advance(_) => {
                 full.push(Batch::of(item, 0));
                 continue;
             }
-            Settlement::Finish { .. } if item.key.is_some() => {
+            Settlement::Finish { .. } if item.next != Next::Nothing => {
                 full.push(Batch::of(item, 0));
                 continue;
             }

@@ -5,7 +5,7 @@ use baton_model::{FunctionId, HostId, WAITS_FOR_TURN_MS};
 use redis::{Cmd, Value, pipe};
 
 use crate::BrokerError;
-use crate::keys::{GROUP, Keys};
+use crate::keys::Keys;
 use crate::reader::Delivery;
 use crate::script::Lua;
 
@@ -58,7 +58,7 @@ pub(crate) fn ask<'a>(
         let level = lease.entry.level();
         one.arg(names.calls_at(function, level)).arg(names.claims_at(function, level));
         keys(&mut one, names, function);
-        one.arg(GROUP).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims).arg(call.id.as_str());
+        one.arg(names.group()).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims).arg(call.id.as_str());
         // A claimed entry counts one more for each claim; what is written down is what the entry says.
         one.arg(call.attempt.saturating_sub(lease.claims).max(1)).arg(call.accepted_ms);
         one.arg(call.key.as_ref().map_or("", |key| key.as_str())).arg(WAITS_FOR_TURN_MS);

@@ -15,7 +15,7 @@ pub struct Why {
     pub function: FunctionId,
     /// The call.
     pub id: CallId,
-    /// `queued`, `delayed`, `starting`, `running`, `completed`, `failed` or `cancelled`.
+    /// `queued`, `delayed`, `starting`, `running`, `execution`, `completed`, `failed` or `cancelled`.
     pub state: &'static str,
     /// What it waits for, if it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +103,7 @@ impl Inspect {
                     RunningState::Running => ("running", None),
                 };
             }
+            CallState::Execution => (why.state, why.waits_for) = ("execution", Some(WaitsFor::Steps)),
             CallState::Ended(result) => {
                 why.state = state_of(result.status);
                 let settled = self.settled_after(function, &result).await?;

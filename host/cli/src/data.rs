@@ -6,29 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use base64::Engine as _;
 use baton_broker::{SendOptions, state_of};
-use baton_model::{CallId, DELAY_MAX, FunctionId, ResultDocument, RetryWish, Status};
+use baton_model::{CallId, DELAY_MAX, FunctionId, Reply, ResultDocument, RetryWish, Status};
 use serde_json::{Value, json};
 
-use crate::args::Input;
+use crate::args::{Content, Input};
 use crate::exit::{Exit, UsageError};
 
 /// The input's bytes, and what is said with them.
 pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
-    let payload = match input.data.as_deref() {
-        None => Vec::new(),
-        Some("-") => {
-            let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
-            bytes
-        }
-        Some(text) => match text.strip_prefix('@') {
-            Some(path) => std::fs::read(path).map_err(|error| UsageError(format!("cannot read {path}: {error}")))?,
-            None => {
-                inline(text, input.r#type.as_deref())?;
-                text.as_bytes().to_vec()
-            }
-        },
-    };
+    let payload = bytes(input.data.as_deref(), input.r#type.as_deref())?;
     let deadline_ms = input.deadline.map(|after| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from((now + after).as_millis()).unwrap_or(u64::MAX)
@@ -61,6 +47,31 @@ pub(crate) fn input(input: &Input) -> anyhow::Result<(Vec<u8>, SendOptions)> {
         ..SendOptions::default()
     };
     Ok((payload, options))
+}
+
+/// What is handed over, and what it is.
+pub(crate) fn content(content: &Content) -> anyhow::Result<Reply> {
+    let Content { data, r#type } = content;
+    let body = bytes(data.as_deref(), r#type.as_deref())?.into();
+    Ok(Reply { media_type: r#type.clone().unwrap_or_else(|| "application/json".to_owned()), body })
+}
+
+fn bytes(data: Option<&str>, media_type: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    Ok(match data {
+        None => Vec::new(),
+        Some("-") => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+            bytes
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(path) => std::fs::read(path).map_err(|error| UsageError(format!("cannot read {path}: {error}")))?,
+            None => {
+                inline(text, media_type)?;
+                text.as_bytes().to_vec()
+            }
+        },
+    })
 }
 
 /// What is typed as JSON should be JSON: a quoting slip of the shell is told here, and not by the function.

@@ -51,6 +51,7 @@ async fn dispatch(args: Args) -> anyhow::Result<Exit> {
         Command::Cancel(cancel) => commands::cancel::run(&common, &cancel).await,
         Command::Why(why) => commands::why::run(&common, &why).await,
         Command::Ps(ps) => commands::ps::run(&common, &ps).await,
+        Command::Exec(exec) => commands::exec::run(&common, &exec).await,
         Command::Dead(dead) => commands::dead::run(&common, &dead).await,
         Command::Check(check) => commands::check::run(&common, &check).await,
         Command::Tenant(tenant) => commands::tenant::run(&common, &tenant),

@@ -1,6 +1,7 @@
 //! Settings: arguments over `BATON_SECTION__KEY` over the settings file over defaults. The only file that reads the
 //! environment.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -22,6 +23,15 @@ use crate::exit::UsageError;
 /// The settings file that is read if it is there.
 const FILE: &str = "baton.toml";
 
+/// Variables under which hosts of workflows are set up elsewhere, and the settings of ours that they mean.
+const WORKFLOW: [(&str, &str); 5] = [
+    ("WORKFLOW_WORKER_COUNT", "BATON_CALLS__SEATS"),
+    ("WORKFLOW_REDIS_STREAM_PREFIX", "BATON_REDIS__PREFIX"),
+    ("WORKFLOW_REDIS_CONSUMER_GROUP", "BATON_REDIS__CONSUMER_GROUP"),
+    ("WORKFLOW_REDIS_BATCH_SIZE", "BATON_CALLS__BATCH_MAX"),
+    ("WORKFLOW_REDIS_IDLE_TIMEOUT_MS", "BATON_CALLS__LEASE_MS"),
+];
+
 /// Everything that can be set. Each part of the host gets its own from this; none of them knows this.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,6 +43,7 @@ pub(crate) struct Settings {
     retry: Retry,
     drain: Drain,
     http: Http,
+    executions: Executions,
     tenants: CapsTable,
     security: SecurityTable,
 }
@@ -42,6 +53,7 @@ pub(crate) struct Settings {
 struct Redis {
     url: Option<String>,
     prefix: Option<String>,
+    consumer_group: Option<String>,
     tls_ca: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -79,6 +91,7 @@ impl Default for Plugins {
 #[serde(deny_unknown_fields, default)]
 struct Calls {
     seats: u32,
+    batch_max: u32,
     lease_ms: u64,
     result_ttl_ms: u64,
     payload_bytes_max: usize,
@@ -93,6 +106,7 @@ impl Default for Calls {
         let limits = Limits::default();
         Self {
             seats: 512,
+            batch_max: 128,
             lease_ms: 30_000,
             result_ttl_ms: 3_600_000,
             payload_bytes_max: 1 << 20,
@@ -111,6 +125,18 @@ struct Retry {
     backoff_base_ms: Option<u64>,
     backoff_max_ms: Option<u64>,
     hosts_lost_max: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Executions {
+    log_ttl_ms: u64,
+}
+
+impl Default for Executions {
+    fn default() -> Self {
+        Self { log_ttl_ms: 7 * 24 * 3_600_000 }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -261,8 +287,12 @@ impl Settings {
         };
         // Only BATON_SECTION__KEY is a setting; other names that start alike are not ours to refuse.
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        let ours = variables.filter(|(name, _)| name.starts_with("BATON_") && name.contains("__"));
-        let ours = ours.filter_map(|(name, value)| Some((name, value.into_string().ok()?))).collect();
+        let said: HashMap<String, String> =
+            variables.filter_map(|(name, value)| Some((name, value.into_string().ok()?))).collect();
+        let of_workflows = |(theirs, ours): &(&str, &str)| Some(((*ours).to_owned(), said.get(*theirs)?.clone()));
+        let mut ours: HashMap<String, String> = WORKFLOW.iter().filter_map(of_workflows).collect();
+        // Where both are said, our own name is meant.
+        ours.extend(said.into_iter().filter(|(name, _)| name.starts_with("BATON_") && name.contains("__")));
         let environment = Environment::with_prefix("BATON")
             .prefix_separator("_")
             .separator("__")
@@ -312,10 +342,22 @@ impl Settings {
         if self.retry.attempts_max == Some(0) {
             return wrong("retry.attempts_max", "must be at least 1; the first attempt counts");
         }
-        if let Some(prefix) = &self.redis.prefix
-            && (prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)))
-        {
+        let is_plain =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+        if self.redis.prefix.as_deref().is_some_and(|prefix| !is_plain(prefix)) {
             return wrong("redis.prefix", "must be letters, digits, -, _, . and : only");
+        }
+        if self.redis.consumer_group.as_deref().is_some_and(|group| !is_plain(group)) {
+            return wrong("redis.consumer_group", "must be letters, digits, -, _, . and : only");
+        }
+        if !(1..=128).contains(&calls.batch_max) {
+            return wrong("calls.batch_max", "must be 1 to 128; a read that brings more leaves less for other hosts");
+        }
+        if self.executions.log_ttl_ms < 60_000 {
+            return wrong(
+                "executions.log_ttl_ms",
+                "must be at least 60000; whoever began an execution looks at it later",
+            );
         }
         Ok(())
     }
@@ -370,9 +412,13 @@ impl Settings {
         if let Some(prefix) = &self.redis.prefix {
             broker.prefix.clone_from(prefix);
         }
+        if let Some(group) = &self.redis.consumer_group {
+            broker.group.clone_from(group);
+        }
         broker.tls.clone_from(&self.redis.tls);
         broker.lease = Duration::from_millis(self.calls.lease_ms);
         broker.result_ttl = Duration::from_millis(self.calls.result_ttl_ms);
+        broker.log_ttl = Duration::from_millis(self.executions.log_ttl_ms);
         broker.payload_bytes_max = self.calls.payload_bytes_max;
         broker
     }
@@ -430,6 +476,7 @@ impl Settings {
             plugins: serve.plugins.clone().unwrap_or_else(|| self.plugins.dir.clone()),
             data: self.data.dir.clone(),
             seats: serve.seats.unwrap_or(self.calls.seats),
+            batch: self.calls.batch_max,
             limits: self.limits(),
             retry: self.retry(),
             tenants: self.tenants.clone(),

@@ -40,6 +40,7 @@ async fn measure(component: &Component, call: &Arc<Call>) -> f64 {
                 waits: false,
                 weight: 1,
                 services: None,
+                durable: None,
             };
             match component.execute(invocation).await {
                 Outcome::Trapped { message } | Outcome::HostFault { message } => panic!("{message}"),

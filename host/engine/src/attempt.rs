@@ -9,6 +9,7 @@ use wasmtime::{Store, UpdateDeadline};
 use crate::bindings::Function;
 use crate::bindings::exports::baton::function::handler::Context;
 use crate::check::{LoadError, brief};
+use crate::durable::{DurableRun, Ran};
 use crate::end::End;
 use crate::limiter::Limiter;
 use crate::loaded::Loaded;
@@ -39,6 +40,8 @@ pub struct Invocation {
     pub weight: u32,
     /// What the function was granted beside its call; none for most.
     pub services: Option<Arc<Services>>,
+    /// The log over which a durable function is run; none for any other.
+    pub durable: Option<DurableRun>,
 }
 
 /// How long the two halves of an attempt took.
@@ -66,6 +69,8 @@ pub struct Executed {
     /// Where in its code the guest was when it was ended, a line for each frame, the innermost first; none if it ended by
     /// itself or waited.
     pub backtrace: Option<String>,
+    /// What a durable function did; none if there was no time for it, and for any other.
+    pub ran: Option<Ran>,
 }
 
 /// When the halves of an attempt were over, as far as they are.
@@ -94,9 +99,9 @@ impl Laps {
 }
 
 pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Executed {
-    let Invocation { call, limits, log, waits, weight, services } = invocation;
+    let Invocation { call, limits, log, waits, weight, services, durable } = invocation;
     let Some(end) = End::of(&limits, call.deadline_ms) else {
-        return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default(), backtrace: None };
+        return Executed { outcome: Outcome::DeadlinePassed, timings: Timings::default(), backtrace: None, ran: None };
     };
     let (mut laps, mut spent) = (Laps::default(), Spent::from(end.began));
     let _running = component.engine.ticker.running();
@@ -106,20 +111,24 @@ pub(crate) async fn execute(component: &Loaded, invocation: Invocation) -> Execu
             laps.let_in = Some(Instant::now());
         }
         let mut store = store(component, Some((&call, weight)), &limits, end, log, services);
+        if let Some(run) = durable {
+            store.data_mut().begin(run);
+        }
         let answer = run(component, &mut store, &call, &mut laps).await;
         // Before the store goes: returning its memory is no part of the run.
         laps.ended = Some(Instant::now());
         let stage = if laps.instantiated.is_some() { Stage::Calling } else { Stage::Instantiating };
         let backtrace = outcome::backtrace(&answer);
-        (outcome::of(answer, store.data(), stage, &limits, end), backtrace)
+        let ran = store.data_mut().steps.take().map(|steps| steps.ran(answer.is_ok()));
+        (outcome::of(answer, store.data(), stage, &limits, end), backtrace, ran)
     };
     let attempt = turns::in_turns(attempt, &mut spent);
     // The clock interrupts a guest that computes; this one ends a guest that waits, in the host or for its turn.
-    let (outcome, backtrace) = match tokio::time::timeout(end.after, attempt).await {
+    let (outcome, backtrace, ran) = match tokio::time::timeout(end.after, attempt).await {
         Ok(ended) => ended,
-        Err(_) => (outcome::too_late(&limits, end), None),
+        Err(_) => (outcome::too_late(&limits, end), None, None),
     };
-    Executed { outcome, timings: laps.timings(end.began, &spent), backtrace }
+    Executed { outcome, timings: laps.timings(end.began, &spent), backtrace, ran }
 }
 
 async fn run(

@@ -4,6 +4,7 @@ use baton_model::Grants;
 use wasmtime::component::types::ComponentItem;
 
 use crate::compiler::CompileError;
+use crate::durable;
 use crate::log::harmless;
 use crate::offer::{self, Refused, Ungranted};
 use crate::precheck::{self, Costly, Refusal};
@@ -58,6 +59,15 @@ pub enum LoadError {
     NotGranted {
         /// All of them.
         ungranted: Vec<Ungranted>,
+    },
+    /// It is durable, and asks for what a replay cannot answer.
+    #[error(
+        "a durable function cannot use {}: what it learns there would not be the same when it is run again; have it call a \
+         function that does", .asked.join(", ")
+    )]
+    NotDurable {
+        /// What it asks for.
+        asked: Vec<String>,
     },
     /// An import or the export has the right name and another type.
     #[error("the component's types are not those of the interfaces it names: {0}; build it against the host's `wit/`")]
@@ -124,6 +134,12 @@ pub(crate) fn names(
 
 /// Demands that each import is there and granted. What nobody has comes first: no line in a manifest mends that.
 pub(crate) fn granted(imports: &[String], grants: &Grants) -> Result<(), LoadError> {
+    if imports.iter().any(|import| import == durable::NAME) {
+        let asked = offer::unrepeatable(imports, grants);
+        if !asked.is_empty() {
+            return Err(LoadError::NotDurable { asked });
+        }
+    }
     match offer::admits(imports, grants) {
         Ok(()) => Ok(()),
         Err(Refused { missing, ungranted }) if missing.is_empty() => Err(LoadError::NotGranted { ungranted }),

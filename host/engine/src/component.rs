@@ -8,6 +8,7 @@ use wasmtime::component::InstancePre;
 use crate::attempt::{self, Executed, Invocation};
 use crate::bindings::FunctionPre;
 use crate::check::{self, LoadError, brief};
+use crate::durable;
 use crate::loaded::{Loaded, Shared};
 use crate::services::Services;
 use crate::state::State;
@@ -46,6 +47,12 @@ impl Component {
     #[must_use]
     pub fn imports(&self) -> &[String] {
         &self.0.imports
+    }
+
+    /// Whether it is durable: it takes the steps of an execution.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.0.imports.iter().any(|import| import == durable::NAME)
     }
 
     /// Whether its machine code came from the cache.

@@ -12,6 +12,7 @@ use crate::calls;
 use crate::check::{self, LoadError};
 use crate::component::Component;
 use crate::config::EngineConfig;
+use crate::durable;
 use crate::egress::Egress;
 use crate::keyvalue;
 use crate::loaded::Shared;
@@ -140,5 +141,6 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
     calls::add_to_linker(&mut linker)?;
+    durable::add_to_linker(&mut linker)?;
     Ok(linker)
 }

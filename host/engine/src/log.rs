@@ -61,6 +61,8 @@ pub(crate) struct CallLog {
 }
 
 struct Lines {
+    /// What the guest says now it has said before.
+    is_silent: bool,
     bytes_left: usize,
     dropped_bytes: u64,
     stdout: Vec<u8>,
@@ -69,8 +71,14 @@ struct Lines {
 
 impl CallLog {
     pub(crate) fn new(sink: Arc<dyn LogSink>, bytes_max: usize) -> Self {
-        let lines = Lines { bytes_left: bytes_max, dropped_bytes: 0, stdout: Vec::new(), stderr: Vec::new() };
+        let lines =
+            Lines { is_silent: false, bytes_left: bytes_max, dropped_bytes: 0, stdout: Vec::new(), stderr: Vec::new() };
         Self { sink, lines: Mutex::new(lines) }
+    }
+
+    /// Whether what comes from now on is left out, because it was said before.
+    pub(crate) fn silence(&self, is_silent: bool) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).is_silent = is_silent;
     }
 
     /// Takes bytes of standard output or standard error.
@@ -116,6 +124,9 @@ impl CallLog {
 impl Lines {
     /// The part of `bytes` that the limit still allows; the rest is counted.
     fn admit<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.is_silent {
+            return &[];
+        }
         let (kept, dropped) = bytes.split_at(bytes.len().min(self.bytes_left));
         self.bytes_left -= kept.len();
         self.dropped_bytes += dropped.len() as u64;
@@ -127,7 +138,7 @@ impl Drop for CallLog {
     fn drop(&mut self) {
         let lines = std::mem::replace(
             self.lines.get_mut().unwrap_or_else(PoisonError::into_inner),
-            Lines { bytes_left: 0, dropped_bytes: 0, stdout: Vec::new(), stderr: Vec::new() },
+            Lines { is_silent: true, bytes_left: 0, dropped_bytes: 0, stdout: Vec::new(), stderr: Vec::new() },
         );
         for (stream, line) in [(LogStream::Stdout, lines.stdout), (LogStream::Stderr, lines.stderr)] {
             if !line.is_empty() {

@@ -22,6 +22,7 @@ enum Needs {
 /// Every interface that is offered. One that ends with a dot is offered in any release that starts so.
 const OFFERED: &[(&str, Needs)] = &[
     ("baton:calls/calls@0.1.0", Needs::Calls),
+    ("baton:durable/steps@0.1.0", Needs::Nothing),
     ("baton:function/types@0.1.0", Needs::Nothing),
     ("wasi:cli/environment@0.2.", Needs::Nothing),
     ("wasi:cli/exit@0.2.", Needs::Nothing),
@@ -99,11 +100,30 @@ pub(crate) fn admits(imports: &[String], grants: &Grants) -> Result<(), Refused>
     if refused == Refused::default() { Ok(()) } else { Err(refused) }
 }
 
+/// What is asked for, in imports or in the manifest, that would not answer the same in a replay.
+pub(crate) fn unrepeatable(imports: &[String], grants: &Grants) -> Vec<String> {
+    let remembers = |import: &&String| {
+        let offered = OFFERED.iter().find(|(offered, _)| is_of(import, offered));
+        offered.is_some_and(|(_, needs)| needs.may_change())
+    };
+    let scratch = grants.scratch.is_some().then(|| "`[grants.scratch]`".to_owned());
+    imports.iter().filter(remembers).cloned().chain(scratch).collect()
+}
+
 fn is_of(import: &str, offered: &str) -> bool {
     if offered.ends_with('.') { import.starts_with(offered) } else { import == offered }
 }
 
 impl Needs {
+    /// Whether it may answer otherwise when it is asked again.
+    fn may_change(self) -> bool {
+        match self {
+            Self::Config | Self::KeyValue | Self::Http | Self::Calls => true,
+            // The clocks and random numbers of a durable function come from its log.
+            Self::Nothing | Self::Logging | Self::Clock | Self::Random => false,
+        }
+    }
+
     /// What to write into the manifest, if this is not granted.
     fn mend(self, grants: &Grants) -> Option<&'static str> {
         let (is_granted, mend) = match self {
@@ -146,6 +166,16 @@ mod tests {
         let named: Vec<_> = refused.ungranted.iter().map(|u| (u.import.as_str(), u.mend)).collect();
         assert_eq!((named[0].0, named[1].0), (asked[0].as_str(), asked[2].as_str()));
         assert!(named[0].1.contains("[grants.http]") && named[1].1.contains("clock = false"), "{named:?}");
+    }
+
+    #[test]
+    fn what_a_replay_could_not_answer_is_named() {
+        let asked =
+            imports(&["wasi:clocks/wall-clock@0.2.6", "wasi:http/types@0.2.3", "wasi:keyvalue/store@0.2.0-draft"]);
+        let grants =
+            Grants { scratch: Some(baton_model::ScratchGrant { bytes_max: 1, files_max: 1 }), ..Grants::default() };
+        assert_eq!(unrepeatable(&asked, &grants), [&asked[1], &asked[2], "`[grants.scratch]`"]);
+        assert!(unrepeatable(&asked[..1], &Grants::default()).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings::wasi::logging::logging;
+use crate::durable::{DurableRun, Steps};
 use crate::egress::{self, Egress, Outbox};
 use crate::limiter::Limiter;
 use crate::loaded::Shared;
@@ -41,6 +42,8 @@ pub(crate) struct State {
     pub(crate) keys_touched: usize,
     /// How many calls the call has made.
     pub(crate) calls_made: u32,
+    /// The steps of a durable function; none for any other.
+    pub(crate) steps: Option<Box<Steps>>,
     // Made when the guest first asks for anything of WASI: many import it and few calls use it.
     wasi: Option<Box<Wasi>>,
 }
@@ -73,8 +76,14 @@ impl State {
             engine,
             keys_touched: 0,
             calls_made: 0,
+            steps: None,
             wasi: None,
         }
+    }
+
+    /// What is run here is a durable function.
+    pub(crate) fn begin(&mut self, run: DurableRun) {
+        self.steps = Some(Box::new(Steps::new(run, Arc::clone(&self.log))));
     }
 
     /// What was granted beside the call, if anything.
@@ -100,8 +109,8 @@ impl State {
     }
 
     fn wasi(&mut self) -> &mut Wasi {
-        let Self { wasi, log, services, engine, .. } = self;
-        wasi.get_or_insert_with(|| Wasi::boxed(log, granted(engine.as_ref(), services.as_ref())))
+        let Self { wasi, log, services, engine, steps, .. } = self;
+        wasi.get_or_insert_with(|| Wasi::boxed(log, granted(engine.as_ref(), services.as_ref()), steps.as_deref()))
     }
 }
 
@@ -121,7 +130,7 @@ fn granted<'a>(
 impl Wasi {
     /// Without a grant there is nothing: no arguments, environment, directories or sockets, and an empty standard
     /// input.
-    fn boxed(log: &Arc<CallLog>, granted: Option<(&Shared, &Services)>) -> Box<Self> {
+    fn boxed(log: &Arc<CallLog>, granted: Option<(&Shared, &Services)>, steps: Option<&Steps>) -> Box<Self> {
         let mut builder = WasiCtx::builder();
         builder
             .stdout(OutputPipe { log: Arc::clone(log), pipe: Pipe::Stdout })
@@ -130,6 +139,9 @@ impl Wasi {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .max_random_size(RANDOM_BYTES_MAX);
+        if let Some(steps) = steps {
+            steps.answer_for(&mut builder);
+        }
         let mut table = ResourceTable::new();
         let sends = granted.is_some_and(|(_, services)| services.grants.http.is_some());
         table.set_max_capacity(if sends { egress::RESOURCES_MAX } else { RESOURCES_MAX });
@@ -157,9 +169,9 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let Self { wasi, log, services, engine, .. } = self;
+        let Self { wasi, log, services, engine, steps, .. } = self;
         let granted = granted(engine.as_ref(), services.as_ref());
-        let wasi = wasi.get_or_insert_with(|| Wasi::boxed(log, granted));
+        let wasi = wasi.get_or_insert_with(|| Wasi::boxed(log, granted, steps.as_deref()));
         let outbox = wasi.outbox.get_or_insert_with(|| {
             let grant = granted.and_then(|(engine, services)| Some((engine, services, services.grants.http.clone()?)));
             Box::new(match grant {

@@ -137,6 +137,7 @@ fn shown_as(function: FunctionId, id: CallId, state: CallState) -> Result<Respon
             };
             (view.host, view.attempt, view.since_ms) = (Some(host), Some(attempt), Some(since_ms));
         }
+        CallState::Execution => (view.state, view.waits_for) = ("execution", Some("steps")),
         CallState::Ended(result) => {
             view.state = state_of(result.status);
             (view.host, view.attempt) = (result.host.clone(), Some(result.attempts));
@@ -159,7 +160,7 @@ pub(crate) async fn result(
     let patience = patience(&gate, query)?;
     match look(&gate, &asker, &function, &id, patience).await? {
         CallState::Ended(result) => Ok(answer(&function, *result)),
-        CallState::Queued { .. } | CallState::Delayed { .. } | CallState::Running { .. } => {
+        CallState::Queued { .. } | CallState::Delayed { .. } | CallState::Running { .. } | CallState::Execution => {
             let detail = "the call has no result yet; ask again, or wait for it with ?wait=10s";
             let problem = Problem::new(404, "no-result-yet").detail(detail).retry_after(gate.config.retry_after);
             Err(problem.about(&function, &id))

@@ -31,13 +31,18 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 const START_PAUSE: Duration = Duration::from_millis(100);
 
 /// A call that may come in, read to its end.
-struct Entrant {
-    wishes: Wishes,
-    payload: Bytes,
+pub(crate) struct Entrant {
+    pub(crate) wishes: Wishes,
+    pub(crate) payload: Bytes,
     is_away: bool,
 }
 
-async fn admit(gate: &Gate, asker: &Asker, function: &FunctionId, request: Request) -> Result<Entrant, Problem> {
+pub(crate) async fn admit(
+    gate: &Gate,
+    asker: &Asker,
+    function: &FunctionId,
+    request: Request,
+) -> Result<Entrant, Problem> {
     let (head, body) = request.into_parts();
     let mut wishes = wishes(&head.headers)?;
     let is_away = is_away(gate, asker, function, &wishes).await?;

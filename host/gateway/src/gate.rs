@@ -56,6 +56,8 @@ pub struct Parts {
     pub inspect: Arc<Inspect>,
     /// Calls that were given up.
     pub dead: Arc<DeadLetters>,
+    /// Executions of durable functions.
+    pub durable: Arc<baton_broker::Executions>,
     /// Takes calls back.
     pub cancel: Arc<Cancel>,
     /// What is said about tenants: whose tokens there are.

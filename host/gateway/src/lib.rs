@@ -11,6 +11,7 @@ mod config;
 mod dead;
 mod directory;
 mod door;
+mod durable;
 mod event;
 mod exec;
 mod fanout;

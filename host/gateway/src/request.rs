@@ -33,6 +33,9 @@ pub(crate) struct CallTarget(pub(crate) FunctionId, pub(crate) CallId);
 /// The fan-out that a path names: `{tenant}/{id}`.
 pub(crate) struct FanoutTarget(pub(crate) Name, pub(crate) CallId);
 
+/// The event for an execution that a path names: `{tenant}/{function}/{id}/events/{event}`.
+pub(crate) struct EventTarget(pub(crate) FunctionId, pub(crate) CallId, pub(crate) Name);
+
 type PathParts = Vec<(String, String)>;
 
 async fn path_parts<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<PathParts, Problem> {
@@ -86,6 +89,16 @@ impl<S: Send + Sync> FromRequestParts<S> for CallTarget {
         let found = path_parts(parts, state).await?;
         names_are_plain(parts)?;
         Ok(Self(function(&found)?, id(&found)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EventTarget {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = path_parts(parts, state).await?;
+        names_are_plain(parts)?;
+        let name = named(&found, "event")?.ok_or_else(|| Problem::bad("bad-name", "the path names no event"))?;
+        Ok(Self(function(&found)?, id(&found)?, name))
     }
 }
 

@@ -15,7 +15,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::auth::{Access, Asker};
 use crate::gate::Gate;
 use crate::problem::Problem;
-use crate::{batch, calls, dead, exec, fanout, host, listings, probes};
+use crate::{batch, calls, dead, durable, exec, fanout, host, listings, probes};
 
 /// What requests count under that lead nowhere.
 const NO_ROUTE: &str = "_OTHER";
@@ -42,6 +42,13 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<Gate>>)> {
         ("/v1/dead/{tenant}/{function}/{id}", Tenants, get(dead::show).delete(dead::drop_one)),
         ("/v1/dead/{tenant}/{function}/{id}/redrive", Tenants, post(dead::redrive_one)),
         ("/v1/calls/{tenant}/{function}/{id}/why", Tenants, get(calls::why)),
+        ("/v1/exec/{function}", Tenants, post(durable::start)),
+        ("/v1/exec/{tenant}/{function}", Tenants, get(durable::list).post(durable::start)),
+        ("/v1/exec/{tenant}/{function}/{id}", Tenants, get(durable::show).delete(durable::cancel)),
+        ("/v1/exec/{tenant}/{function}/{id}/history", Tenants, get(durable::history)),
+        ("/v1/exec/{tenant}/{function}/{id}/move", Tenants, post(durable::move_to)),
+        ("/v1/exec/{tenant}/{function}/{id}/result", Tenants, get(durable::result)),
+        ("/v1/exec/{tenant}/{function}/{id}/events/{event}", Tenants, post(durable::event)),
         ("/v1/fanout", Tenants, post(fanout::send)),
         ("/v1/fanout/{tenant}/{id}", Tenants, get(fanout::gather)),
         ("/v1/functions", Tenants, get(listings::functions)),

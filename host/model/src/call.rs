@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::execution::StepRef;
 use crate::{CallId, EntryId, FunctionId, OrderKey, PastAttempt, Priority, ReplyTo, RetryWish};
 
 /// When a call is due that waits for its turn behind others with its key: never by time. The year 3000, in Unix milliseconds.
@@ -45,6 +46,10 @@ pub struct Call {
     pub spent: u32,
     /// What is known of the attempts that it had; empty for most.
     pub history: Vec<PastAttempt>,
+    /// The step of an execution that it is; none for most.
+    pub step: Option<Box<StepRef>>,
+    /// Whether it is no call but the wake of an execution, whose id it has.
+    pub is_wake: bool,
     /// What its caller asks for if it fails.
     pub retry: RetryWish,
     /// When Redis accepted the call's first entry, in Unix milliseconds.
@@ -72,6 +77,8 @@ impl Call {
             attempt: 1,
             spent: 0,
             history: Vec::new(),
+            step: None,
+            is_wake: false,
             retry: RetryWish::default(),
             accepted_ms: 0,
         }

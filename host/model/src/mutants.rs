@@ -29,6 +29,10 @@ pub enum Rule {
     FileStability,
     /// A component serves only after one instance of it came to life.
     TrialInstance,
+    /// The script that appends to a log looks whether the host still has the execution, and whether the log is what it read.
+    ExecutionFence,
+    /// The same event is one event.
+    EventOnce,
 }
 
 /// Whether this rule is left out.
@@ -52,7 +56,7 @@ mod chosen {
 
     impl Rule {
         /// Every rule.
-        pub const ALL: [Self; 12] = [
+        pub const ALL: [Self; 14] = [
             Self::Fence,
             Self::OwnerCheck,
             Self::ResultBeforeAck,
@@ -65,6 +69,8 @@ mod chosen {
             Self::AttemptCounter,
             Self::FileStability,
             Self::TrialInstance,
+            Self::ExecutionFence,
+            Self::EventOnce,
         ];
 
         /// Its name, as `make mutants` says it.
@@ -83,6 +89,8 @@ mod chosen {
                 Self::AttemptCounter => "attempt-counter",
                 Self::FileStability => "file-stability",
                 Self::TrialInstance => "trial-instance",
+                Self::ExecutionFence => "execution-fence",
+                Self::EventOnce => "event-once",
             }
         }
     }

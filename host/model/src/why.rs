@@ -28,6 +28,8 @@ pub enum WaitsFor {
     Retry,
     /// The end of a call before it with its key.
     Key,
+    /// It is an execution, which knows itself what its steps wait for.
+    Steps,
 }
 
 impl From<Option<Quota>> for WaitsFor {
@@ -58,6 +60,7 @@ impl WaitsFor {
             Self::Delay => "it was to be delayed",
             Self::Retry => "it is going to be tried again",
             Self::Key => "a call before it with the same key has not ended",
+            Self::Steps => "it is an execution; `baton exec show` says what its steps wait for",
         }
     }
 }

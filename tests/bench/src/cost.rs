@@ -16,7 +16,8 @@ use crate::plan::Plan;
 use crate::report::{Goal, Part};
 use crate::table::{Table, median};
 
-struct Nowhere;
+/// Hears nothing of what functions say.
+pub(crate) struct Nowhere;
 
 impl LogSink for Nowhere {
     fn line(&self, _: LogStream<'_>, _: &str) {}
@@ -76,6 +77,7 @@ async fn batches(component: &Component, plan: &Plan) -> Result<f64> {
                 waits: false,
                 weight: 1,
                 services: None,
+                durable: None,
             };
             match component.execute(invocation).await {
                 Outcome::Replied(_) => {}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use baton_broker::{BrokerConfig, Delivery, Incoming, Queue, ReadEnd, Reader, Settled, Settlement, Settler};
+use baton_broker::{BrokerConfig, Delivery, Incoming, Next, Queue, ReadEnd, Reader, Settled, Settlement, Settler};
 use baton_model::{CallId, Digest, FunctionId, HostId, ResultDocument, Status};
 use baton_tests::settings::{GROUP, PREFIX};
 use bytes::Bytes;
@@ -122,7 +122,8 @@ async fn broker(url: String, function: FunctionId) -> Result<()> {
                 };
                 let document = document(call.id.clone(), call.payload.clone(), &host, digest);
                 let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
-                let settled = Settled { function: function.clone(), lease, read, key: None, settlement, ticket: () };
+                let settled =
+                    Settled { function: function.clone(), lease, read, next: Next::Nothing, settlement, ticket: () };
                 to_settler.send(settled).await.ok().context("the settler ended")?;
             }
             Ok(())

@@ -53,13 +53,15 @@ pub(crate) enum Ended {
     Cancelled,
     /// It went back unfinished, for another host or a later time.
     HandedBack,
+    /// It was the wake of an execution, which waits again.
+    Waits,
     Malformed,
     Oversize,
     BadReply,
 }
 
 impl Ended {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Ok,
         Self::Rejected,
         Self::Retry,
@@ -74,6 +76,7 @@ impl Ended {
         Self::SentTwice,
         Self::Cancelled,
         Self::HandedBack,
+        Self::Waits,
         Self::Malformed,
         Self::Oversize,
         Self::BadReply,
@@ -132,6 +135,7 @@ impl Ended {
             Self::SentTwice => "sent-twice",
             Self::Cancelled => "cancelled",
             Self::HandedBack => "handed-back",
+            Self::Waits => "waits",
             Self::Malformed => "malformed",
             Self::Oversize => "oversize",
             Self::BadReply => "bad-reply",
@@ -156,6 +160,7 @@ impl Ended {
             | Self::SentTwice
             | Self::Cancelled
             | Self::HandedBack
+            | Self::Waits
             | Self::Malformed
             | Self::Oversize
             | Self::BadReply => false,

@@ -27,6 +27,7 @@ pub(crate) struct Manifest {
     retry: RetryTable,
     quotas: QuotasTable,
     grants: GrantsTable,
+    executions: ExecutionsTable,
     /// When it is called by itself.
     #[schemars(length(max = 32))]
     schedule: Vec<ScheduleTable>,
@@ -48,6 +49,25 @@ struct RetryTable {
     hosts_lost_max: Option<u32>,
     /// After which failures a call is tried again; none of them is an empty list.
     on: Option<Vec<FailureWord>>,
+}
+
+/// What becomes of executions of a durable function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ExecutionsTable {
+    /// What those do that began on another build.
+    on_new_build: OnNewBuild,
+}
+
+/// What an execution does when the function has another build than the one that it began on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum OnNewBuild {
+    /// It stays on its build until it has ended, or `baton exec move` moves it.
+    #[default]
+    Stay,
+    /// It goes on with the new one when it runs next, if that asks for the same steps as its log has; else it stays.
+    Move,
 }
 
 /// How an attempt can fail.
@@ -95,6 +115,8 @@ pub struct Terms {
     pub grants: Arc<Grants>,
     /// How much of a host it may take; its tenant's quotas bind as well.
     pub quotas: Quotas,
+    /// Whether executions that began on another build go on with this one, where their logs allow it.
+    pub executions_move: bool,
     /// When it is called by itself.
     pub schedules: Arc<[Schedule]>,
 }
@@ -119,6 +141,7 @@ impl Manifest {
             retry: self.retry.policy(retry)?,
             grants: Arc::new(self.grants.grant(&caps.grants, caps.stored_bytes_max, secrets)?),
             quotas: self.quotas.quotas(),
+            executions_move: self.executions.on_new_build == OnNewBuild::Move,
             schedules: schedules(&self.schedule, limits.payload_bytes_max)?,
         })
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton_broker::{Delivery, Incoming, Malformed, ReadTime, Settled, Settlement, Turn, Verdict};
-use baton_model::{CallError, EntryId, FunctionId, Lease, OrderKey, ResultDocument, Status};
+use baton_broker::{Delivery, Incoming, Malformed, Next, ReadTime, Settled, Settlement, Turn, Verdict};
+use baton_model::{CallError, EntryId, FunctionId, Lease, ResultDocument, Status};
 use bytes::Bytes;
 
 use super::{Runner, ToSettler};
@@ -75,9 +75,10 @@ impl Runner {
             fate: Fate::Dead(reason),
             metrics: self.metrics.function(&function),
         };
+        let next = malformed.step.clone().map_or(Next::Nothing, Next::Step);
         let settlement = Settlement::of_malformed(malformed, document.encode());
         self.flights.begin_settling(&FlightKey { function: function.clone(), lease });
-        send(settler, Settling { function, lease, read: None, key: None, settlement }, count, Some(seat)).await;
+        send(settler, Settling { function, lease, read: None, next, settlement }, count, Some(seat)).await;
     }
 
     /// Gives back what was read and never started: at once, as if it had not been read.
@@ -121,7 +122,7 @@ impl Runner {
             .map(|at| document.finished_ms.saturating_sub(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)));
         let settlement =
             Settlement::Finish { id: call.id.clone(), document: document.encode(), reply: call.reply.clone() };
-        let settled = Settling { function: function.clone(), lease, read: None, key: call.key.clone(), settlement };
+        let settled = Settling { function: function.clone(), lease, read: None, next: Next::of(&call), settlement };
         let metrics = self.metrics.function(function);
         send(settler, settled, Count { ended: Ended::Cancelled, fate: Fate::Plain, metrics }, None).await;
     }
@@ -143,7 +144,7 @@ impl Runner {
             None => Settlement::Requeue { id, attempt, accepted_ms, after, history },
         };
         // The turn is the call's, and stays with it.
-        let settled = Settling { function: call.function.clone(), lease, read: None, key: None, settlement };
+        let settled = Settling { function: call.function.clone(), lease, read: None, next: Next::Nothing, settlement };
         let metrics = self.metrics.function(&call.function);
         send(settler, settled, Count { ended: Ended::HandedBack, fate: Fate::Plain, metrics }, seat).await;
     }
@@ -182,7 +183,7 @@ pub(super) struct Settling {
     pub(super) function: FunctionId,
     pub(super) lease: Lease,
     pub(super) read: Option<ReadTime>,
-    pub(super) key: Option<OrderKey>,
+    pub(super) next: Next,
     pub(super) settlement: Settlement,
 }
 
@@ -194,17 +195,17 @@ pub(super) struct Count {
 }
 
 pub(super) async fn send(settler: &ToSettler, settling: Settling, count: Count, seat: Option<Seat>) {
-    let Settling { function, lease, read, key: order, settlement } = settling;
+    let Settling { function, lease, read, next, settlement } = settling;
     let retry_after = match &settlement {
         Settlement::Requeue { after, .. } => *after,
         // Only Redis knows how much of its wait is over.
         Settlement::Delay { .. } => Some(Duration::ZERO),
-        Settlement::Finish { .. } | Settlement::Bury { .. } => None,
+        Settlement::Finish { .. } | Settlement::Bury { .. } | Settlement::Advance(_) => None,
     };
     let key = FlightKey { function: function.clone(), lease };
     let Count { ended, fate, metrics } = count;
     let ticket = Ticket { key, ended, fate, metrics, handed: Instant::now(), retry_after, _seat: seat };
-    if settler.send(Settled { function, lease, read, key: order, settlement, ticket }).await.is_err() {
+    if settler.send(Settled { function, lease, read, next, settlement, ticket }).await.is_err() {
         // Only at the very end of a drain: the entry stays pending, and its lease lapses.
         tracing::warn!("a result came after the settler had ended; its call will run again elsewhere");
     }

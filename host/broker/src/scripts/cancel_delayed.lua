@@ -7,7 +7,9 @@ for i = 1, #page, 2 do
   local call = page[i]
   bytes = bytes + #call
   local read, fields = pcall(cmsgpack.unpack, call)
-  if read and type(fields) == 'table' and field(fields, 'id') == id then
+  if read and type(fields) == 'table' and field(fields, 'id') == id and field(fields, 'execution') == '' then
+    local step = step_of(fields)
+    if step then return step end
     redis.call('ZREM', delayed, call)
     local attempts = (tonumber(field(fields, 'attempt')) or 1) - 1
     return finish(fields, attempts, tonumber(field(fields, 'accepted')) or 0)

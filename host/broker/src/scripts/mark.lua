@@ -12,6 +12,7 @@ local function is_under_way(mark)
     local found = redis.pcall('XRANGE', tag .. 'calls' .. (level == '' and '' or ':' .. level), entry, entry)
     return not found.err and #found > 0
   end
+  if said == 'execution' then return redis.call('EXISTS', tag .. 'exec:' .. id) == 1 end
   local function is_it(call)
     local read, fields = pcall(cmsgpack.unpack, call)
     return read and type(fields) == 'table' and field(fields, 'id') == id

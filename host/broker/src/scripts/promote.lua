@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Moves calls whose wait is over from the delayed set to the call streams of one function, each to that of its level.
+-- Moves calls whose wait is over from the delayed set to the call streams of one function, each to that of its level, and tells
+-- executions of timers that are due. For those it stands behind execution.lua.
 --
 -- KEYS[1] the function's call stream; those of the other levels are named after it
 -- KEYS[2] its delayed set
@@ -25,13 +26,23 @@ local function is_call(fields)
   return true
 end
 
+-- A timer of an execution: its keys are named after the function's call stream.
+local function fire(fields)
+  local id, run, step = fields[2], fields[4], fields[6]
+  answer(calls, tag .. 'exec:' .. id, tag .. 'log:' .. id, id, 't:' .. run .. ':' .. step, { 'event', 'timer-fired', 'step', step })
+end
+
 local function move(call)
   local read, fields = pcall(cmsgpack.unpack, call)
-  if read and is_call(fields) then
-    local stream, level, id = calls, '', nil
+  if read and is_call(fields) and fields[1] == 'execution' and #fields == 6 then
+    -- What somebody put in the place of an execution by hand holds up no other call.
+    pcall(fire, fields)
+  elseif read and is_call(fields) then
+    local stream, level, id, wakes = calls, '', nil, false
     for i = 1, #fields, 2 do
       local name, value = fields[i], fields[i + 1]
       if name == 'id' then id = value end
+      if name == 'execution' then wakes = true end
       if name == 'priority' and (value == 'high' or value == 'low') then
         local kind = redis.call('TYPE', calls .. ':' .. value).ok
         if kind == 'stream' or kind == 'none' then
@@ -43,8 +54,8 @@ local function move(call)
       end
     end
     local entry = redis.call('XADD', stream, '*', unpack(fields))
-    -- The mark by which it is found goes with it.
-    if id then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
+    -- The mark by which it is found goes with it; that of an execution is its own, wherever its wake stands.
+    if id and not wakes then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
   else
     redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
       'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))

@@ -39,10 +39,11 @@ local fields = {}
 local old = found[1][2]
 local stands = string.match(calls, '}:calls:(%l+)$')
 local base = stands and string.sub(calls, 1, -#stands - 2) or calls
-local level = nil
+local level, wakes = nil, false
 for i = 1, #old, 2 do
   local name = old[i]
   if name == 'priority' then level = old[i + 1] end
+  if name == 'execution' then wakes = true end
   if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' and not (history and name == 'history') then
     fields[#fields + 1] = name
     fields[#fields + 1] = old[i + 1]
@@ -85,7 +86,10 @@ else
     redis.call('PUBLISH', ARGV[10], string.format('{"due":["%s",%.0f]}', ARGV[11], math.max(0, due - now)))
   end
 end
-redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
+-- An execution is found by its id as such, wherever its wake stands.
+if not wakes then
+  redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
+end
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)
 redis.call('HDEL', claims, entry)

@@ -59,7 +59,7 @@ pub(crate) async fn run(common: &Common, check: &Check) -> anyhow::Result<Exit> 
     Ok(Exit::Ok)
 }
 
-async fn load(bytes: &[u8], terms: &Terms, services: Option<Arc<Services>>) -> anyhow::Result<Component> {
+pub(crate) async fn load(bytes: &[u8], terms: &Terms, services: Option<Arc<Services>>) -> anyhow::Result<Component> {
     let engine = Engine::new(EngineConfig {
         instances_max: 1,
         memory_bytes_max: terms.limits.memory_bytes_max,

@@ -7,6 +7,7 @@ pub(crate) mod compile_worker;
 pub(crate) mod dead;
 pub(crate) mod dev;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 pub(crate) mod get;
 pub(crate) mod ps;
 pub(crate) mod send;

@@ -241,7 +241,15 @@ async fn an_attempt_tells_how_long_its_halves_took_as_far_as_it_came() {
         asked.deadline_ms = deadline_ms;
         let log = Arc::new(Sink::default());
         let executed = load(&guest)
-            .execute_timed(Invocation { call: Arc::new(asked), limits, log, waits: false, weight: 1, services: None })
+            .execute_timed(Invocation {
+                call: Arc::new(asked),
+                limits,
+                log,
+                waits: false,
+                weight: 1,
+                services: None,
+                durable: None,
+            })
             .await;
         (executed.outcome, executed.timings)
     };

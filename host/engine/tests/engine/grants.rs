@@ -50,6 +50,7 @@ async fn settings_are_read_under_every_name_that_the_interface_has_had() {
                 log: Arc::new(Sink::default()),
                 waits: false,
                 weight: 1,
+                durable: None,
                 services: Some(Arc::clone(&services)),
             };
             let Outcome::Replied(reply) = component.execute(invocation).await else { panic!("{name}: no reply") };

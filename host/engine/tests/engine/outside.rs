@@ -41,6 +41,7 @@ impl Function {
             log: Arc::clone(&sink) as Arc<dyn LogSink>,
             waits: false,
             weight: 1,
+            durable: None,
             services: Some(Arc::new(Services {
                 function: "acme/outside".parse().unwrap(),
                 grants: Arc::new(self.grants.clone()),

@@ -62,6 +62,7 @@ pub(crate) async fn execute(component: &Component, call: Call, limits: Limits) -
         waits: false,
         weight: 1,
         services: None,
+        durable: None,
     };
     (component.execute(invocation).await, sink)
 }

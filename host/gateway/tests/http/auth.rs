@@ -125,8 +125,14 @@ async fn what_is_another_tenants_is_answered_like_what_is_not_there_at_the_same_
         get(&stage, "acme", &format!("{}?wait=10s", sent.header("location"))).await?.json()["state"],
         "completed"
     );
+    let begun = [("authorization", "Bearer acme-token"), ("idempotency-key", "order-2")];
+    assert_eq!(stage.ask(Method::POST, "/v1/exec/acme/echo", &begun, "secret").await?.status, 202);
     // Scripts are loaded with their first use.
     get(&stage, "acme", "/v1/calls/acme/ecco/order-1").await?.is_problem(404, "unknown-call");
+    for (path, method) in [("/move", Method::POST), ("", Method::DELETE)] {
+        let path = format!("/v1/exec/acme/ecco/order-2{path}");
+        ask(&stage, "acme", method, &path, "").await?.is_problem(404, "unknown-execution");
+    }
     assert_eq!(get(&stage, "acme", "/v1/calls?state=running").await?.status, 200);
     let cost = async |path: &str, method: Method| {
         let before = stage.commands().await?;
@@ -144,6 +150,13 @@ async fn what_is_another_tenants_is_answered_like_what_is_not_there_at_the_same_
         ("/v1/calls/acme/echo/order-1?wait=10s", Method::GET),
         ("/v1/calls/acme/echo/order-1/result", Method::GET),
         ("/v1/calls?state=running&function=acme/echo", Method::GET),
+        ("/v1/exec/acme/echo", Method::POST),
+        ("/v1/exec/acme/echo/order-2", Method::GET),
+        ("/v1/exec/acme/echo/order-2/history", Method::GET),
+        ("/v1/exec/acme/echo/order-2/result", Method::GET),
+        ("/v1/exec/acme/echo/order-2/move", Method::POST),
+        ("/v1/exec/acme/echo/order-2", Method::DELETE),
+        ("/v1/exec/acme/echo/order-2/events/paid", Method::POST),
     ] {
         // `ecco` is as long as `echo`, and nobody has it.
         let (there, cost_there) = cost(path, method.clone()).await?;
@@ -156,6 +169,7 @@ async fn what_is_another_tenants_is_answered_like_what_is_not_there_at_the_same_
     }
     post(&stage, "other", "/v1/call/acme/echo", "").await?.is_problem(404, "unknown-function");
     get(&stage, "other", "/v1/calls/acme/echo/order-1").await?.is_problem(404, "unknown-call");
+    get(&stage, "other", "/v1/exec/acme/echo/order-2").await?.is_problem(404, "unknown-execution");
     Ok(())
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use baton_broker::{BrokerConfig, Delivery, Incoming, Presence, Queue, ReadEnd, Reader, Settled, Settlement, Settler};
+use baton_broker::{
+    BrokerConfig, Delivery, Incoming, Next, Presence, Queue, ReadEnd, Reader, Settled, Settlement, Settler,
+};
 use baton_model::{
     Call, CallError, Digest, FunctionId, HostId, HostRecord, HostState, LoadedFunction, ResultDocument, Status,
 };
@@ -159,7 +161,8 @@ impl Hand {
 
     async fn send(&self, delivery: Delivery, settlement: Settlement) {
         let function = delivery.call.function.clone();
-        let settled = Settled { function, lease: delivery.lease, read: None, key: None, settlement, ticket: () };
+        let settled =
+            Settled { function, lease: delivery.lease, read: None, next: Next::Nothing, settlement, ticket: () };
         self.settle.send(settled).await.expect("the settler runs");
     }
 

@@ -124,6 +124,7 @@ impl Stage {
             inspect: Arc::new(Inspect::new(&broker)?),
             dead: Arc::new(DeadLetters::new(&broker)?),
             cancel: Arc::new(Cancel::new(&broker)?),
+            durable: Arc::new(baton_broker::Executions::new(&broker)?),
             tenants: said,
             // Of one function its host is known, and what it takes.
             allowance: Arc::new(|_| baton_gateway::Allowance::default()),

@@ -1,0 +1,601 @@
+//! Executions as they stand in Redis: a log for each, what is known of it beside, and the scripts that change both.
+//!
+//! Whoever runs one holds the lease of its wake, an entry of the function's stream like that of any call: it is renewed,
+//! claimed from dead hosts and fenced as theirs are, and `execution_advance.lua` looks at it before it appends anything.
+
+mod advance;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use baton_model::execution::{Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, Log, Received, Record, Started, StepRef};
+use baton_model::{Call, CallId, Digest, FunctionId, HostId, Lease, Reply, ReplyTo, ResultDocument};
+use bytes::Bytes;
+use redis::{Cmd, Value, pipe};
+use serde::Serialize;
+
+pub(crate) use advance::Advances;
+use advance::millis;
+pub use advance::{Advance, Course};
+
+use crate::BrokerError;
+use crate::keys::Keys;
+use crate::link::{BrokerConfig, Link};
+use crate::meter::Role;
+use crate::script::Lua;
+use crate::turns;
+
+/// The wish for whichever component a host has of the function.
+pub const NEWEST: &str = "newest";
+
+/// What an execution begins with.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// The input.
+    pub input: Reply,
+    /// `x-…` headers of whoever began it.
+    pub headers: Vec<(String, String)>,
+    /// Whose step it is, if it is one.
+    pub parent: Option<StepRef>,
+}
+
+/// What came of asking for an execution to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It has begun.
+    New,
+    /// It was begun before under this id, and has not ended.
+    Before,
+    /// One of this id has ended.
+    Ended,
+}
+
+/// What came of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It stands in the log at this position, now or since it came first.
+    At(u64),
+    /// There is no such execution.
+    Unknown,
+    /// It has ended.
+    Ended,
+    /// Its log is as long as it may be.
+    Full,
+    /// Its log is not what it should be.
+    Damaged,
+}
+
+/// An execution as it stood in one moment.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `running`, `stuck`, `completed`, `failed` or `cancelled`.
+    pub state: String,
+    /// Which run it is.
+    pub run: u32,
+    /// How many entries its log should have.
+    pub length: u64,
+    /// How many bytes its log has.
+    pub bytes: usize,
+    /// The link with which its log should end.
+    pub link: String,
+    /// How many steps the function has asked for in this run.
+    pub steps: u32,
+    /// Whom to tell of its end.
+    pub reply: Option<ReplyTo>,
+    /// Why it is stuck, if it is.
+    pub stuck: Option<String>,
+    /// To which component it is to be moved; empty if to none.
+    pub wish: String,
+    /// A component that it could not be moved to, and why.
+    pub refused: Option<String>,
+    /// When it began, in Unix milliseconds.
+    pub began_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// Its log: positions and entries.
+    pub log: Vec<(u64, Record)>,
+    /// The time by Redis's clock, in Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// An execution as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExecutionView {
+    /// Its id.
+    pub id: CallId,
+    /// `running`, `stuck`, `completed`, `failed` or `cancelled`.
+    pub state: String,
+    /// Which run it is.
+    pub run: u32,
+    /// How many steps it has asked for.
+    pub steps: u32,
+    /// How many facts its log has.
+    pub events: u64,
+    /// When it began, in Unix milliseconds.
+    pub began_ms: u64,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    /// Why it is stuck.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<String>,
+    /// What only its log tells; lists leave it out.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub details: Option<ExecutionDetails>,
+}
+
+/// What is known of an execution whose log was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExecutionDetails {
+    /// The component that it runs on; none if it was not run yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The steps that wait for their answers.
+    pub waits_for: Vec<OpenStep>,
+    /// What is wrong with its log, if it is not what it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+    /// To which component it is to be moved; nobody has tried that yet.
+    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
+    pub wish: Option<String>,
+    /// A component that it could not be moved to, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// A step that waits for its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenStep {
+    /// Which.
+    pub step: u32,
+    /// What it is, for people.
+    pub what: String,
+    /// When its time is over, in Unix milliseconds; none if it waits for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_ms: Option<u64>,
+}
+
+impl Loaded {
+    /// As it is shown.
+    #[must_use]
+    pub fn view(self, id: &CallId) -> ExecutionView {
+        let Self { state, run, length, link, steps, stuck, wish, refused, began_ms, ended_ms, log, .. } = self;
+        let wish = Some(wish).filter(|wish| !wish.is_empty());
+        let details = match Log::read_to(log, (length, &link)) {
+            Ok(log) => ExecutionDetails {
+                digest: log.digest(),
+                waits_for: log.open_steps().filter_map(OpenStep::of).collect(),
+                damage: None,
+                wish,
+                refused,
+            },
+            Err(error) => {
+                ExecutionDetails { digest: None, waits_for: Vec::new(), damage: Some(error.to_string()), wish, refused }
+            }
+        };
+        let (id, details) = (id.clone(), Some(details));
+        ExecutionView { id, state, run, steps, events: length, began_ms, ended_ms, stuck, details }
+    }
+}
+
+impl OpenStep {
+    fn of(event: &Event) -> Option<Self> {
+        let due_ms = match event {
+            Event::TimerSet { due_ms, .. } => Some(*due_ms),
+            Event::EventAwaited { due_ms, .. } => *due_ms,
+            Event::Started(_)
+            | Event::CallScheduled { .. }
+            | Event::CallCompleted { .. }
+            | Event::TimerFired { .. }
+            | Event::EventReceived(_)
+            | Event::Emitted { .. }
+            | Event::MovedToDigest { .. }
+            | Event::Completed(_)
+            | Event::Failed(_)
+            | Event::Cancelled => None,
+        };
+        Some(Self { step: event.asked_in()?, what: event.to_string(), due_ms })
+    }
+}
+
+/// What came of asking for an execution to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Whoever runs it next tries it.
+    Done,
+    /// It has ended.
+    Ended,
+    /// There is none of this id.
+    Unknown,
+}
+
+/// What came of taking an execution back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// It is taken back. This is its result.
+    Done(Box<ResultDocument>),
+    /// It had ended before.
+    Ended,
+    /// There is none of this id.
+    Unknown,
+}
+
+/// Asks Redis about executions, and for new ones.
+pub struct Executions {
+    link: Link,
+    keys: Keys,
+    result_ttl: Duration,
+    log_ttl: Duration,
+    payload_bytes_max: usize,
+    start: Lua,
+    adopt: Lua,
+    event: Lua,
+    moves: Lua,
+    cancel: Lua,
+    list: Lua,
+}
+
+/// A script that works on executions.
+pub(crate) fn script(flags: &str, body: &str) -> Lua {
+    Lua::made(format!("#!lua{flags}\n{}\n{body}", include_str!("scripts/execution.lua")))
+}
+
+/// The same for a script that stands by itself too; its first line stays the first.
+pub(crate) fn before(whole: &'static str) -> Lua {
+    let (first, body) = whole.split_once('\n').unwrap_or((whole, ""));
+    Lua::made(format!("{first}\n{}\n{body}", include_str!("scripts/execution.lua")))
+}
+
+/// A script that ends a call which is a step, after which its end stands in the log of its execution, in the same step.
+///
+/// Its keys and arguments are those of the script inside, and behind them the keys of the execution's call stream, its state,
+/// its log and the call's result, and the arguments id, run and step. The script inside answers 0, or a list that starts
+/// with it, if it changed nothing.
+pub(crate) fn and_tell(inside: &'static str) -> Lua {
+    let body = inside.split_once('\n').map_or("", |(_, body)| body);
+    Lua::made(format!(
+        "#!lua flags=allow-oom\n{}\nlocal function inside(KEYS, ARGV)\n{body}\nend\n\
+         local said = inside({{ unpack(KEYS, 1, #KEYS - 4) }}, {{ unpack(ARGV, 1, #ARGV - 3) }})\n\
+         local changed = type(said) == 'table' and said[1] or said\n\
+         if changed ~= 0 then\n\
+           local id, run, step = ARGV[#ARGV - 2], ARGV[#ARGV - 1], ARGV[#ARGV]\n\
+           answer(KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], id, 'c:' .. run .. ':' .. step,\n\
+             {{ 'event', 'call-completed', 'step', step, 'result', redis.call('GET', KEYS[#KEYS]) }})\n\
+         end\n\
+         return said\n",
+        include_str!("scripts/execution.lua")
+    ))
+}
+
+impl Executions {
+    /// Connects on first use.
+    ///
+    /// # Errors
+    /// [`BrokerError::BadUrl`].
+    pub fn new(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        Ok(Self {
+            link: Link::new(config.client()?).counted(config, Role::Caller),
+            keys: config.keys(),
+            start: script(
+                "",
+                concat!(
+                    include_str!("scripts/fields.lua"),
+                    include_str!("scripts/waiting.lua"),
+                    include_str!("scripts/mark.lua"),
+                    include_str!("scripts/execution_start.lua")
+                ),
+            ),
+            adopt: script(
+                " flags=allow-oom",
+                concat!(include_str!("scripts/next_turn.lua"), include_str!("scripts/execution_adopt.lua")),
+            ),
+            event: script("", include_str!("scripts/execution_event.lua")),
+            moves: script("", include_str!("scripts/execution_move.lua")),
+            cancel: script(" flags=allow-oom", include_str!("scripts/execution_cancel.lua")),
+            list: Lua::new(include_str!("scripts/execution_list.lua")),
+            result_ttl: config.result_ttl,
+            log_ttl: config.log_ttl,
+            payload_bytes_max: config.payload_bytes_max,
+        })
+    }
+
+    /// Begins an execution. It runs as soon as a host has a seat.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; asking again under the same id does no harm.
+    pub async fn start(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+        beginning: Beginning,
+        reply: Option<&ReplyTo>,
+    ) -> Result<Begun, BrokerError> {
+        self.fits(&beginning.input)?;
+        let mut call = self.start.call(6);
+        call.arg(self.keys.calls(function)).arg(self.keys.result(function, id)).arg(self.keys.mark(function, id));
+        self.own_keys(&mut call, function, id);
+        call.arg(self.keys.executions(function));
+        call.arg(id.as_str());
+        begin_args(&mut call, beginning, reply);
+        match self.start.run(&self.link, &call).await? {
+            Value::Int(1) => Ok(Begun::New),
+            Value::Int(0) => Ok(Begun::Before),
+            Value::Int(-1) => Ok(Begun::Ended),
+            other => Err(BrokerError::shape("execution_start.lua", &other)),
+        }
+    }
+
+    /// Makes an execution of a call of a durable function that `host` has read. False if the call is not its any more.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; asking again does no harm.
+    pub async fn adopt(
+        &self,
+        host: &HostId,
+        begun: &Call,
+        lease: Lease,
+        beginning: Beginning,
+    ) -> Result<bool, BrokerError> {
+        let Call { function, id, key, reply, .. } = begun;
+        let level = lease.entry.level();
+        let mut call = self.adopt.call(9);
+        call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
+        self.own_keys(&mut call, function, id);
+        call.arg(self.keys.executions(function)).arg(self.keys.mark(function, id));
+        turns::keys(&mut call, &self.keys, function);
+        call.arg(self.keys.group()).arg(host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims).arg(id.as_str());
+        call.arg(key.as_ref().map(|key| key.as_str()).unwrap_or_default());
+        begin_args(&mut call, beginning, reply.as_ref());
+        match self.adopt.run(&self.link, &call).await? {
+            Value::Int(said) => Ok(said > 0),
+            other => Err(BrokerError::shape("execution_adopt.lua", &other)),
+        }
+    }
+
+    /// Hands an event to an execution.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; sending it again under the same id does no harm.
+    pub async fn event(&self, function: &FunctionId, id: &CallId, event: Received) -> Result<Taken, BrokerError> {
+        self.fits(&event.payload)?;
+        let mut call = self.event.call(3);
+        call.arg(self.keys.calls(function));
+        self.own_keys(&mut call, function, id);
+        call.arg(id.as_str()).arg(event.id.as_str()).arg(LOG_EVENTS_MAX).arg(LOG_BYTES_MAX);
+        record_args(&mut call, &Event::EventReceived(event).to_record());
+        match self.event.run(&self.link, &call).await? {
+            Value::Int(0) => Ok(Taken::Unknown),
+            Value::Int(-1) => Ok(Taken::Ended),
+            Value::Int(-2) => Ok(Taken::Full),
+            Value::Int(-3) => Ok(Taken::Damaged),
+            Value::Int(position) => Ok(Taken::At(position.unsigned_abs())),
+            other => Err(BrokerError::shape("execution_event.lua", &other)),
+        }
+    }
+
+    /// Those of these functions that have an execution of this id.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn owners(&self, id: &CallId, functions: &[FunctionId]) -> Result<Vec<FunctionId>, BrokerError> {
+        let mut all = pipe();
+        for function in functions {
+            all.cmd("EXISTS").arg(self.keys.execution(function, id));
+        }
+        if functions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.link.run_all(&all).await?;
+        let owned = functions.iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(1));
+        Ok(owned.map(|(function, _)| function.clone()).collect())
+    }
+
+    /// An execution with its whole log. None if there is none of this id, or not any more.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn load(&self, function: &FunctionId, id: &CallId) -> Result<Option<Loaded>, BrokerError> {
+        const KNOWN: [&str; 12] = [
+            "state", "run", "length", "steps", "began", "ended", "reply", "stuck", "move", "refused", "chain", "bytes",
+        ];
+        let mut all = pipe();
+        all.atomic();
+        all.cmd("HMGET").arg(self.keys.execution(function, id)).arg(&KNOWN);
+        all.cmd("XRANGE").arg(self.keys.log(function, id)).arg("-").arg("+");
+        all.cmd("TIME");
+        let mut open = self.link.connection().await?;
+        let answer = self.link.run_as_one(&mut open, &all).await?;
+        let shape = || BrokerError::shape("the state of an execution", &Value::Nil);
+        let Value::Array(answers) = answer else { return Err(shape()) };
+        let Ok([Value::Array(known), Value::Array(entries), time]) = <[Value; 3]>::try_from(answers) else {
+            return Err(shape());
+        };
+        let known: Vec<Option<String>> =
+            known.iter().map(|value| redis::from_redis_value_ref(value).ok().flatten()).collect();
+        let text = |name: &str| KNOWN.iter().position(|known| *known == name).and_then(|at| known.get(at)?.as_deref());
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let Some(state) = text("state") else { return Ok(None) };
+        let small = |name| u32::try_from(number(name).unwrap_or(0)).unwrap_or(u32::MAX);
+        let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(|_| shape())?;
+        Ok(Some(Loaded {
+            state: state.to_owned(),
+            run: small("run"),
+            length: number("length").unwrap_or(0),
+            bytes: number("bytes").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0),
+            link: text("chain").unwrap_or_default().to_owned(),
+            steps: small("steps"),
+            reply: text("reply").and_then(ReplyTo::parse),
+            stuck: text("stuck").filter(|_| state == "stuck").map(str::to_owned),
+            wish: text("move").unwrap_or_default().to_owned(),
+            refused: text("refused").map(str::to_owned),
+            began_ms: number("began").unwrap_or(0),
+            ended_ms: number("ended"),
+            log: entries.into_iter().map(entry).collect::<Option<_>>().ok_or_else(shape)?,
+            now_ms: seconds * 1_000 + micros / 1_000,
+        }))
+    }
+
+    /// Asks for an execution to be moved to a component; to the one that its host has of the function if none is named.
+    /// Whoever runs it next tries that over its whole log.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; asking again does no harm.
+    pub async fn move_to(
+        &self,
+        function: &FunctionId,
+        id: &CallId,
+        digest: Option<Digest>,
+    ) -> Result<Asked, BrokerError> {
+        let mut call = self.moves.call(2);
+        call.arg(self.keys.calls(function)).arg(self.keys.execution(function, id));
+        call.arg(id.as_str()).arg(digest.map_or_else(|| NEWEST.to_owned(), |digest| digest.to_string()));
+        match self.moves.run(&self.link, &call).await? {
+            Value::Int(1) => Ok(Asked::Done),
+            Value::Int(0) => Ok(Asked::Unknown),
+            Value::Int(-1) => Ok(Asked::Ended),
+            other => Err(BrokerError::shape("execution_move.lua", &other)),
+        }
+    }
+
+    /// Keeps a component, so that every host can go on with the executions that run on it.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; doing it again does no harm.
+    pub async fn keep(&self, function: &FunctionId, digest: &Digest, bytes: &[u8]) -> Result<(), BrokerError> {
+        let (key, lasts) = (self.keys.component(function, digest), millis(self.log_ttl));
+        let mut all = pipe();
+        all.cmd("SET").arg(&key).arg(bytes).arg("NX").arg("PX").arg(lasts);
+        // One that executions run on lasts for ever, which is longer.
+        all.cmd("PEXPIRE").arg(&key).arg(lasts).arg("GT");
+        for answer in self.link.run_all(&all).await? {
+            answer.extract_error()?;
+        }
+        Ok(())
+    }
+
+    /// For how long a component is kept at the least after [`Executions::keep`].
+    #[must_use]
+    pub fn kept_for(&self) -> Duration {
+        self.log_ttl
+    }
+
+    /// A component that was kept. None if it is not, or not any more.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn component(&self, function: &FunctionId, digest: &Digest) -> Result<Option<Bytes>, BrokerError> {
+        match self.link.run(redis::cmd("GET").arg(self.keys.component(function, digest))).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(bytes) => Ok(Some(bytes.into())),
+            other => Err(BrokerError::shape("GET", &other)),
+        }
+    }
+
+    /// Takes an execution back. Calls that it has made are not.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`]; asking again does no harm.
+    pub async fn cancel(&self, function: &FunctionId, id: &CallId) -> Result<Withdrawn, BrokerError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let document = ResultDocument::cancelled(id.clone(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let mut call = self.cancel.call(6);
+        self.own_keys(&mut call, function, id);
+        call.arg(self.keys.executions(function)).arg(self.keys.result(function, id)).arg(self.keys.mark(function, id));
+        call.arg(self.keys.delayed(function));
+        call.arg(id.as_str()).arg(document.encode()).arg(millis(self.result_ttl)).arg(millis(self.log_ttl));
+        call.arg(self.keys.reply_channels());
+        match self.cancel.run(&self.link, &call).await? {
+            Value::BulkString(document) => {
+                let read = ResultDocument::decode(&mut Bytes::from(document))
+                    .map_err(|error| BrokerError::Refused(format!("the result of {id} cannot be read: {error}")))?;
+                Ok(Withdrawn::Done(Box::new(read)))
+            }
+            Value::Int(0) => Ok(Withdrawn::Unknown),
+            Value::Int(-1) => Ok(Withdrawn::Ended),
+            other => Err(BrokerError::shape("execution_cancel.lua", &other)),
+        }
+    }
+
+    /// Executions of a function, the latest first, from a rank on; only those in a state, if one is given. Gives the rank to
+    /// go on from, unless these were the last.
+    ///
+    /// # Errors
+    /// Any [`BrokerError`].
+    pub async fn list(
+        &self,
+        function: &FunctionId,
+        state: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<(Vec<ExecutionView>, Option<usize>), BrokerError> {
+        let mut call = self.list.call(1);
+        call.arg(self.keys.executions(function)).arg(self.keys.executions_of(function)).arg(from).arg(limit);
+        call.arg(state.unwrap_or_default());
+        let answer = self.list.run(&self.link, &call).await?;
+        type Row = (String, String, String, String, String, String, String, String);
+        let (looked, rows): (usize, Vec<Row>) =
+            redis::from_redis_value(answer.clone()).map_err(|_| BrokerError::shape("execution_list.lua", &answer))?;
+        let view = |(id, state, run, steps, events, began, ended, stuck): Row| {
+            Some(ExecutionView {
+                id: CallId::parse(&id)?,
+                state,
+                run: run.parse().unwrap_or(0),
+                steps: steps.parse().unwrap_or(0),
+                events: events.parse().unwrap_or(0),
+                began_ms: began.parse().unwrap_or(0),
+                ended_ms: ended.parse().ok(),
+                stuck: Some(stuck).filter(|stuck| !stuck.is_empty()),
+                details: None,
+            })
+        };
+        let next = (looked == limit).then_some(from + limit);
+        Ok((rows.into_iter().filter_map(view).collect(), next))
+    }
+
+    fn fits(&self, payload: &Reply) -> Result<(), BrokerError> {
+        let (bytes, most) = (payload.body.len(), self.payload_bytes_max);
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(BrokerError::Refused(format!(
+            "the payload has {bytes} bytes, the limit is {most}; send a reference instead"
+        )))
+    }
+
+    fn own_keys(&self, call: &mut Cmd, function: &FunctionId, id: &CallId) {
+        call.arg(self.keys.execution(function, id)).arg(self.keys.log(function, id));
+    }
+}
+
+fn begin_args(call: &mut Cmd, beginning: Beginning, reply: Option<&ReplyTo>) {
+    let Beginning { input, headers, parent } = beginning;
+    let parent = parent.map(|parent| parent.to_string());
+    let reply = reply.map(|reply| ("reply", reply.as_str()));
+    let known: Vec<_> = reply.into_iter().chain(parent.as_deref().map(|parent| ("parent", parent))).collect();
+    call.arg(2 * known.len());
+    for (name, value) in known {
+        call.arg(name).arg(value);
+    }
+    let started = Started { run: 1, seed: rand::random(), input, headers };
+    record_args(call, &Event::Started(started).to_record());
+}
+
+fn record_args(call: &mut Cmd, record: &Record) {
+    for (name, value) in record {
+        call.arg(name).arg(&value[..]);
+    }
+}
+
+/// One entry of a log: its position and its fields. One that no script of ours made has a position that nothing follows.
+fn entry(entry: Value) -> Option<(u64, Record)> {
+    let Value::Array(parts) = entry else { return None };
+    let Ok([Value::BulkString(id), Value::Array(fields)]) = <[Value; 2]>::try_from(parts) else { return None };
+    let position = std::str::from_utf8(&id).ok()?.strip_suffix("-0").and_then(|position| position.parse().ok());
+    let mut record = Record::with_capacity(fields.len() / 2);
+    let mut fields = fields.into_iter();
+    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) = (fields.next(), fields.next()) {
+        let name =
+            String::from_utf8(name).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        record.push((name, Bytes::from(value)));
+    }
+    Some((position.unwrap_or(u64::MAX), record))
+}

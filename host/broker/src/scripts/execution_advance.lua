@@ -1,0 +1,142 @@
+-- Writes what a run of an execution came to, and makes the calls and timers that it asked for: all of it or nothing; stands
+-- behind execution.lua. Allowed when memory is full: what has begun has to be able to end.
+--
+-- KEYS[1] the stream of the function's calls in which its wake stands
+-- KEYS[2] the claims hash of that stream
+-- KEYS[3] its delayed set
+-- KEYS[4] the execution's state
+-- KEYS[5] its log
+-- KEYS[6] the function's executions
+-- KEYS[7] its result key
+-- KEYS[8] the mark of its id
+-- KEYS[9…] three for each call that is made: the stream, the result key and the mark of its function and id
+-- ARGV[1] consumer group
+-- ARGV[2] this host's consumer name
+-- ARGV[3] entry id of the wake
+-- ARGV[4] claims that the lease was given at
+-- ARGV[5] the execution's id
+-- ARGV[6] the run that was run
+-- ARGV[7] how many entries its log had
+-- ARGV[8] how many steps these had
+-- ARGV[9] how it goes on: 'waits', 'goes-on', 'restarts', 'stuck', or its end: 'completed', 'failed'
+-- ARGV[10] its result document ('' = it has no end); if it is stuck, why
+-- ARGV[11] how long a result is kept, in ms
+-- ARGV[12] how long the log of what has ended is kept, in ms
+-- ARGV[13] how long the mark of a call lasts that nothing ends, in ms
+-- ARGV[14] reply channel ('' = none)
+-- ARGV[15] the channel on which hosts are told of timers
+-- ARGV[16] the function's name
+-- ARGV[17] the steps whose timers are of no use any more, with commas between them
+-- ARGV[18] to which component it was to be moved when it was run ('' = to none)
+-- ARGV[19] a component that it cannot be moved to, and why ('' = none was tried, or it is moved)
+-- ARGV[20] how many facts are appended
+-- ARGV[21…] for each of them: what it takes beside ('' = nothing, 'call' = a call, 'begin' = a new run with an empty log,
+--          'pin' = the component that is its last value, or when its timer is due, in Unix ms), its step ('' = none), how many names and values it has, and these; of a call,
+--          how many names and values its entry has, and these
+--
+-- Returns
+--   1  written; of one that is to begin anew nothing if something came meanwhile: it is run again and learns of that first
+--   0  lost: this host does not hold the lease any more, or the execution has ended or was begun anew; nothing was changed
+--  -1  the log is not what it should be; nothing was changed
+--  -2  the component is not kept; nothing was changed
+local calls, claims, delayed, state, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, me, entry, id, run = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
+
+local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
+if pending.err or #pending == 0 then return 0 end
+if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return 0 end
+local function leave()
+  redis.call('XACK', calls, group, entry)
+  redis.call('XDEL', calls, entry)
+  redis.call('HDEL', claims, entry)
+end
+local known = redis.call('HMGET', state, 'run', 'steps', 'length', 'move')
+if not is_open(state) or known[1] ~= run or known[2] ~= ARGV[8] then
+  leave()
+  return 0
+end
+-- What cannot be read is not written to, and can be stuck all the same.
+if ARGV[9] ~= 'stuck' and not is_whole(state, log) then return -1 end
+-- What somebody put under a key of the calls, or under the delayed set, by hand is found here, before anything is written.
+redis.call('ZCARD', delayed)
+redis.call('ZCARD', KEYS[6])
+for i = 9, #KEYS, 3 do redis.call('XLEN', KEYS[i]) end
+if ARGV[9] == 'restarts' and known[3] ~= ARGV[7] then
+  leave()
+  redis.call('HSET', state, 'wake', '0')
+  wake(normal(calls), state, id)
+  return 1
+end
+-- The first fact of what was never run, or is moved, is the component that it is pinned to from then on.
+if ARGV[21] == 'pin' and redis.call('EXISTS', components(state, id) .. ARGV[21 + ARGV[23] + 2]) == 0 then return -2 end
+
+-- Timers that are of no use any more: of earlier runs over the log, and of this one, which are then not set at all.
+local idle = {}
+for step in string.gmatch(ARGV[17], '%d+') do
+  idle[step] = true
+  if redis.call('HDEL', state, 't:' .. run .. ':' .. step) == 1 then redis.call('ZREM', delayed, timer(id, run, step)) end
+end
+local at, steps, made, first_due = 21, tonumber(ARGV[8]), 9, nil
+local function take(count)
+  local taken = {}
+  for i = at, at + count - 1 do taken[#taken + 1] = ARGV[i] end
+  at = at + count
+  return taken
+end
+for _ = 1, ARGV[20] do
+  local takes, step, count = unpack(take(3))
+  local fact = take(count)
+  if takes == 'pin' then pin(state, id, fact[#fact], ARGV[12]) end
+  if takes == 'begin' then
+    forget(state)
+    unpin(state, id, ARGV[12])
+    redis.call('DEL', log)
+    run, steps = string.format('%.0f', run + 1), 0
+    redis.call('HSET', state, 'run', run, 'length', '0', 'chain', '', 'bytes', '0')
+  end
+  append(state, log, fact)
+  if step ~= '' then steps = tonumber(step) end
+  if takes == 'call' then
+    local fields = take(take(1)[1])
+    redis.call('HSET', state, 'c:' .. run .. ':' .. step, '1')
+    local stream, result, mark = KEYS[made], KEYS[made + 1], KEYS[made + 2]
+    made = made + 3
+    -- Nobody but this step makes a call of this id, and it is made here only once.
+    local call = redis.call('XADD', stream, '*', unpack(fields))
+    redis.call('SET', mark, call, 'PX', ARGV[13])
+    redis.call('DEL', result)
+  elseif takes ~= '' and takes ~= 'begin' and takes ~= 'pin' and not idle[step] then
+    redis.call('HSET', state, 't:' .. run .. ':' .. step, '1')
+    redis.call('ZADD', delayed, takes, timer(id, run, step))
+    first_due = math.min(first_due or tonumber(takes), tonumber(takes))
+  end
+end
+redis.call('HSET', state, 'steps', steps)
+leave()
+
+local how = ARGV[9]
+redis.call('HSET', state, 'wake', '0')
+local wish = known[4] or ''
+if wish == ARGV[18] then redis.call('HDEL', state, 'move') end
+if ARGV[19] ~= '' then redis.call('HSET', state, 'refused', ARGV[19]) elseif wish ~= '' then redis.call('HDEL', state, 'refused') end
+if how == 'completed' or how == 'failed' then
+  finish(state, log, KEYS[6], KEYS[7], KEYS[8], id, how, ARGV[10], ARGV[11], ARGV[12])
+  if ARGV[14] ~= '' then redis.call('PUBLISH', ARGV[14], ARGV[10]) end
+elseif how == 'stuck' then
+  redis.call('HSET', state, 'state', 'stuck', 'stuck', ARGV[10])
+  -- What came meanwhile may mend it.
+  if tonumber(known[3]) > tonumber(ARGV[7]) then wake(normal(calls), state, id) end
+else
+  redis.call('HSET', state, 'state', 'running')
+  -- What came meanwhile nobody has seen yet.
+  if how == 'restarts' or how == 'goes-on' or tonumber(known[3]) > tonumber(ARGV[7]) then wake(normal(calls), state, id) end
+end
+-- Nor has anybody tried to move it since it was asked for.
+if wish ~= ARGV[18] and is_open(state) then wake(normal(calls), state, id) end
+if first_due then
+  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  if tonumber(first[2]) >= first_due then
+    redis.call('PUBLISH', ARGV[15], string.format('{"due":["%s",%.0f]}', ARGV[16], math.max(0, first_due - now_ms())))
+  end
+end
+return 1
