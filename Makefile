@@ -15,7 +15,7 @@ EACH_PLUGIN = $(addprefix --package ,$(PLUGINS))
 # The simulation is a workspace of its own, built into the same place.
 SIM = --release --manifest-path tests/sim/Cargo.toml --target-dir $(dir $(shell .ci/built baton-sim --path))..
 # The guests that tests alone need; they stay in the target folder.
-GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest --package witness-guest
+GUESTS = --package hostile --package foreign --package nested --package http-guest --package scratch-guest --package witness-guest --package clerk-guest --package saga-guest --package steps-guest
 # What `wasmtime serve` runs in the benchmark. It does without the standard library, which the others bring in if they are
 # built along with it.
 HTTP_ECHO = --package http-echo
@@ -71,7 +71,7 @@ guests: setup ## build the guests that the tests need, the hostile ones among th
 	@echo '==> building the guests of the tests'
 	@$(BUILD_GUESTS)
 
-bench: setup-bench host plugins ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
+bench: setup-bench host plugins guests ## measure, print a table and write JSON (BENCH_ARGS='...' is handed on)
 	@echo '==> building $(BENCH)'
 	@cargo build --release --workspace --bin $(BENCH)
 	@.ci/built $(BENCH) $(BENCH_ARGS)

@@ -56,6 +56,30 @@ pub fn scratch_guest() -> Result<Vec<u8>> {
     guest("scratch_guest")
 }
 
+/// The guest of tests/guests/clerk.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn clerk_guest() -> Result<Vec<u8>> {
+    guest("clerk_guest")
+}
+
+/// The guest of tests/guests/saga.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn saga_guest() -> Result<Vec<u8>> {
+    guest("saga_guest")
+}
+
+/// The guest of tests/guests/steps.
+///
+/// # Errors
+/// If it was not built; the message says how to.
+pub fn steps_guest() -> Result<Vec<u8>> {
+    guest("steps_guest")
+}
+
 fn guest(name: &str) -> Result<Vec<u8>> {
     let target = profile_dir()?.parent().context("the profile lies in the target folder")?.to_owned();
     let path = target.join("wasm32-wasip2/guest").join(format!("{name}.wasm"));

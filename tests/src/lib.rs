@@ -37,8 +37,8 @@ pub use bombs::{memory_bomb, plain_bombs, time_bomb};
 pub use caller::{Caller, DeadLetter};
 pub use commands::{Commands, Finished};
 pub use component::{
-    CORE_MODULE, foreign_guest, http_guest, ill_guest, nested_guest, patched, sample, scratch_guest,
-    section_boundaries, truncations, variant, wrong_world,
+    CORE_MODULE, clerk_guest, foreign_guest, http_guest, ill_guest, nested_guest, patched, saga_guest, sample,
+    scratch_guest, section_boundaries, steps_guest, truncations, variant, wrong_world,
 };
 pub use events::{Event, Events};
 pub use fleet::Fleet;

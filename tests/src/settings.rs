@@ -61,6 +61,17 @@ pub fn is_asked(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| value == "1")
 }
 
+/// What chance is made from: `BATON_SEED`, or another number each time.
+///
+/// # Errors
+/// If the variable has no number.
+pub fn seed() -> Result<u64> {
+    match env::var_os("BATON_SEED") {
+        Some(seed) => seed.to_str().and_then(|seed| seed.parse().ok()).context("BATON_SEED is no number"),
+        None => Ok(crate::wait::now_ms() % 1_000_000),
+    }
+}
+
 /// The `baton` binary of the profile that the tests were built in, or the one that `BATON_BIN` names.
 ///
 /// # Errors

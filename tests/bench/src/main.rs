@@ -3,6 +3,7 @@
 
 mod cost;
 mod delayed;
+mod durable;
 mod fair;
 mod fleet;
 mod flood;
@@ -17,6 +18,7 @@ mod plan;
 mod plots;
 mod reload;
 mod report;
+mod sleepers;
 mod stop;
 mod swaps;
 mod table;
@@ -159,6 +161,7 @@ async fn measure(plan: &Plan, sections: &[Section]) -> Result<Report> {
             Section::Loaded => loaded::measure(plan, &bar).await,
             Section::Fair => fair::measure(plan, &bar).await,
             Section::Delayed => delayed::measure(plan, &bar).await,
+            Section::Durable => durable::measure(plan, &bar).await,
             Section::Stop => stop::measure(plan, &bar).await,
         };
         // The other parts are worth their time all the same.

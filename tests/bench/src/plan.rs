@@ -25,13 +25,15 @@ pub(crate) enum Section {
     Fair,
     /// Calls that wait for their time
     Delayed,
+    /// Executions that take steps, wait for events, are replayed, and sleep
+    Durable,
     /// SIGTERM, wake-up, and what an idle host says to Redis
     Stop,
 }
 
 impl Section {
     /// All, in the order in which they run.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Cost,
         Self::Paths,
         Self::Gateway,
@@ -41,6 +43,7 @@ impl Section {
         Self::Loaded,
         Self::Fair,
         Self::Delayed,
+        Self::Durable,
         Self::Stop,
     ];
 
@@ -56,6 +59,7 @@ impl Section {
             Self::Loaded => "loaded",
             Self::Fair => "fair",
             Self::Delayed => "delayed",
+            Self::Durable => "durable",
             Self::Stop => "stop",
         }
     }
@@ -96,6 +100,12 @@ pub(crate) struct Plan {
     pub(crate) fair_warm_up: Duration,
     /// How long it calls alone, and how long at the most beside a backlog.
     pub(crate) fair_lasts: Duration,
+    /// How often [`crate::durable`] begins as many executions as take steps at once.
+    pub(crate) durable_waves: usize,
+    /// Events that are reacted to, one after another.
+    pub(crate) durable_reactions: usize,
+    /// Executions that sleep.
+    pub(crate) durable_sleepers: usize,
     /// Ends of an idle host.
     pub(crate) stops: usize,
     /// Wake-ups of a reader.
@@ -124,6 +134,9 @@ impl Plan {
             http_seconds: 3,
             fair_warm_up: Duration::from_millis(500),
             fair_lasts: Duration::from_secs(6),
+            durable_waves: 8,
+            durable_reactions: 500,
+            durable_sleepers: 100_000,
             stops: 10,
             wakes: 200,
             idle: Duration::from_secs(30),
@@ -149,6 +162,9 @@ impl Plan {
             http_seconds: 1,
             fair_warm_up: Duration::from_millis(200),
             fair_lasts: Duration::from_secs(2),
+            durable_waves: 2,
+            durable_reactions: 100,
+            durable_sleepers: 5_000,
             stops: 5,
             wakes: 50,
             idle: Duration::from_secs(10),
@@ -167,6 +183,7 @@ impl Plan {
             Section::Loaded => (self.rounds + 1) * crate::loaded::LOADED.len(),
             Section::Fair => (self.rounds + 1) * crate::fair::WORKS.len(),
             Section::Delayed => crate::delayed::steps(self),
+            Section::Durable => crate::durable::steps(self),
             Section::Stop => self.stops + 2,
         };
         steps as u64

@@ -34,6 +34,11 @@ async fn every_sample_answers_as_its_readme_says() -> Result<()> {
     let names = sample_names()?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::with(&names).await?;
+    for name in &names {
+        if let Ok(manifest) = fs::read_to_string(repository().join("plugins").join(format!("{name}.toml"))) {
+            stage.folder.write_manifest(name, &manifest)?;
+        }
+    }
     let _host = stage.host().start_ready(&names).await?;
     let reader = tempfile::tempdir()?;
     let shell = Shell::within(reader.path())?.on(&stage.redis);
@@ -84,6 +89,17 @@ async fn sleep_answers_after_the_time_asked_for() -> Result<()> {
     assert_eq!((answer.media_type.as_str(), &answer.payload[..]), ("text/plain", &b"slept 250"[..]));
     let took = answer.finished_ms - answer.started_ms.context("it was started")?;
     assert!((249..5_000).contains(&took), "it took {took} ms");
+    Ok(())
+}
+
+#[tokio::test]
+async fn order_is_refused_when_nobody_pays() -> Result<()> {
+    let mut stage = Stage::with(&["order", "echo", "sleep"]).await?;
+    stage.folder.write_manifest("order", &fs::read_to_string(repository().join("plugins/order.toml"))?)?;
+    let _host = stage.host().start_ready(&["order", "echo", "sleep"]).await?;
+    let answer = stage.caller.call("order", r#"{"item":"lamp","price":1,"patience_ms":50}"#).await?;
+    let error = answer.error.context("it was refused")?;
+    assert_eq!((answer.status, error.code.as_str()), (Status::Error, "not-paid"));
     Ok(())
 }
 
