@@ -8,7 +8,7 @@
 mod door;
 mod permits;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -226,6 +226,17 @@ pub(crate) struct Nested {
     /// None while it waits. A lock and no message: it is held to put the seat in or take it out.
     seat: Mutex<Option<Seat>>,
     _permit: Permit,
+}
+
+impl Nesting {
+    /// Whether the queues of these functions of one tenant have room for so many calls with so many bytes. Those of one step go
+    /// together: a queue that has room for one takes them all. The text says which has none.
+    pub(crate) async fn room_for(&self, calls: &BTreeMap<FunctionId, (u64, usize)>) -> Result<(), String> {
+        for (function, (calls, bytes)) in calls {
+            self.door.room(function, *calls, *bytes).await.map_err(|full| full.to_string())?;
+        }
+        Ok(())
+    }
 }
 
 impl Nested {

@@ -72,6 +72,7 @@ pub(crate) async fn event(
     let media_type = wishes.options.media_type.unwrap_or_else(|| "application/json".to_owned());
     let event_id = wishes.options.id.unwrap_or_else(Caller::new_id);
     let received = Received { id: event_id.clone(), name, payload: Reply { media_type, body: payload } };
+    quota::admit(&gate, &function, 1).await?;
     let _entrant = exec::enter(&gate)?;
     let taken = gate.parts.durable.event(gate.seen(&asker, &function), &id, received).await;
     match taken.map_err(|error| gate.broker_problem(&error))? {

@@ -1,7 +1,8 @@
 //! What an execution does where it touches others: calls that are taken back, runs that begin anew, tenants that are not its own.
 
 use anyhow::{Context, Result, ensure};
-use baton_tests::{Host, Http, Stage, sample, steps_guest};
+use baton_tests::settings::PATIENCE;
+use baton_tests::{Host, Http, Stage, sample, steps_guest, until};
 
 use super::shop::Order;
 
@@ -143,4 +144,29 @@ async fn more_steps_than_are_written_at_once_are_written_one_part_after_another(
     let emitted = order.words().await?.iter().filter(|word| *word == "emitted").count();
     ensure!(emitted == 2500, "{emitted}");
     Ok(())
+}
+
+#[tokio::test]
+async fn steps_wait_for_room_in_the_queue_of_what_they_call() -> Result<()> {
+    let stage = Stage::with(&[]).await?;
+    stage.folder.install("order", &steps_guest()?)?;
+    stage.folder.write_manifest("order", "[grants.calls]\nfunctions = [\"echo\"]\n")?;
+    stage.folder.write_tenant("default", "[quotas]\nqueue_calls = 3\n")?;
+    let host = stage.host().http().start_ready(&["order"]).await?;
+    let http = Http::of(&host).await?;
+    // Nobody takes calls of `echo`: three fill the queue.
+    let first = Order::with(&http, r#"[{"calls-at-once":3}]"#).await?;
+    first.until_last("call-scheduled").await?;
+    let second = Order::with(&http, r#"[{"calls":1}]"#).await?;
+    let held = r#"faas_invocations_total{faas_name="default/order",outcome="handed-back"}"#;
+    until("the second is put back", PATIENCE, async || {
+        let metrics = http.get("/metrics").await?.expect(200)?;
+        Ok(String::from_utf8_lossy(&metrics.body).contains(held).then_some(()))
+    })
+    .await?;
+    ensure!(second.words().await? == ["started"], "nothing of it is written before there is room");
+    for call in first.history().await?.iter().filter_map(|event| event["call"].as_str()) {
+        http.delete_with(&format!("/v1/calls/default/echo/{call}"), &[]).await?.expect(200)?;
+    }
+    second.until_last("call-scheduled").await
 }

@@ -99,8 +99,8 @@ async fn of_two_hosts_that_run_the_same_execution_one_writes() -> Result<()> {
     let mut stage = sagas().await?;
     let front = stage.host().http().argument(NO_FUNCTIONS).start().await?;
     let http = Http::of(&front).await?;
-    // Long enough that a run is over before its host asks whether it still holds it.
-    let lease = Duration::from_secs(6);
+    // Long enough that a run is over before its host asks whether it still holds it, also beside all other tests.
+    let lease = Duration::from_secs(12);
     let mut one = plan(&stage, lease).start_ready(&["order", "echo"]).await?;
     let mut two = plan(&stage, lease).start_ready(&["order", "echo"]).await?;
     let ids = [one.id().await?, two.id().await?];
@@ -117,7 +117,8 @@ async fn of_two_hosts_that_run_the_same_execution_one_writes() -> Result<()> {
         let Some((entry, owner)) = look.await? else { continue };
         let other = ids.iter().find(|id| id.as_str() != owner).context("there are two")?;
         let claimed: Vec<redis::Value> = redis::cmd("XCLAIM")
-            .arg(&["baton:{default/order}:calls", GROUP, other.as_str(), "0", &entry])
+            // Whoever is given it does not know, so it lapses at once.
+            .arg(&["baton:{default/order}:calls", GROUP, other.as_str(), "0", &entry, "IDLE", "60000"])
             .query_async(stage.caller.connection())
             .await?;
         taken += u32::try_from(claimed.len())?;

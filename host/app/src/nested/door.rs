@@ -64,6 +64,11 @@ impl Door {
             let name = function.function();
             return Err(CallsError::Invalid(format!("no host has had a function {name:?} of this tenant")));
         }
+        self.room(function, 1, bytes).await
+    }
+
+    /// Whether the queue of `function` has room for a call. If it has, so many calls with so many bytes are counted.
+    pub(super) async fn room(&self, function: &FunctionId, calls: u64, bytes: usize) -> Result<(), CallsError> {
         let look = self.look_of(function.tenant());
         // One of the tenant's calls at a time, so that what each adds is counted before the next is let through.
         let mut look = look.lock().await;
@@ -91,8 +96,8 @@ impl Door {
             }
         }
         let queue = look.queues.entry(function.clone()).or_default();
-        queue.calls += 1;
-        queue.bytes += bytes as u64 + CALL_BYTES;
+        queue.calls += calls;
+        queue.bytes += bytes as u64 + calls * CALL_BYTES;
         Ok(())
     }
 

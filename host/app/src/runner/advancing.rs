@@ -1,12 +1,13 @@
 //! One run of a durable function: its log is read, the function is run over it, and what comes of that is written behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use baton_broker::{Advance, Beginning, BrokerError, Course, Delivery, Loaded, NEWEST, Next, Settlement};
 use baton_engine::{Component, DurableRun, Executed, Invocation, Ran, Stop};
 use baton_model::execution::{Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, Log, Replay, Started, calls_of};
-use baton_model::{Call, CallError, Digest, Disposition, Outcome, Reply, ResultDocument, Status, decide};
+use baton_model::{Call, CallError, Digest, Disposition, FunctionId, Outcome, Reply, ResultDocument, Status, decide};
 use bytes::Bytes;
 
 use super::leaving::{Count, Settling, send};
@@ -60,6 +61,22 @@ fn target(known: &Loaded, pinned: Option<Digest>, revision: &Revision) -> Option
     (target != Ok(pinned.unwrap_or(newest))).then_some((said, target))
 }
 
+/// The functions that are to be called, how often, and how many bytes those calls have.
+fn calls_made(call: &Call, settlement: &Settlement) -> BTreeMap<FunctionId, (u64, usize)> {
+    let Settlement::Advance(advance) = settlement else { return BTreeMap::new() };
+    let made = |fact: &Event| {
+        let Event::CallScheduled { call: made, .. } = fact else { return None };
+        let function = FunctionId::new(call.function.tenant().clone(), made.function.clone());
+        Some((function, made.payload.body.len()))
+    };
+    let mut all: BTreeMap<_, (u64, usize)> = BTreeMap::new();
+    for (function, bytes) in advance.facts.iter().filter_map(made) {
+        let calls = all.entry(function).or_default();
+        *calls = (calls.0 + 1, calls.1 + bytes);
+    }
+    all
+}
+
 fn depth_of(headers: &[(String, String)]) -> u32 {
     headers.iter().find(|(name, _)| name == DEPTH).and_then(|(_, depth)| depth.parse().ok()).unwrap_or(0)
 }
@@ -85,6 +102,11 @@ impl Runner {
             // Redis does not say how it stands; another time, or another host.
             return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), &settler).await;
         };
+        if let Err(full) = self.nesting.room_for(&calls_made(&delivery.call, &settlement)).await {
+            // Nothing of it is written, so it is run again when there may be room.
+            tracing::debug!(function = %delivery.call.function, execution = %delivery.call.id, full, "an execution is put back");
+            return self.hand_back(delivery, Some(seat), Some(self.hand_back_after), &settler).await;
+        }
         if !self.flights.begin_settling(&key) {
             return;
         }

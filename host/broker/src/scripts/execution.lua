@@ -25,10 +25,10 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whether the log has what its execution says. It is written to by these scripts alone.
-local function is_whole(state, log)
+-- Whether the log has what its execution says. It is written to by these scripts alone. `said` is the length that it says, if that was read.
+local function is_whole(state, log, said)
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  local length = tonumber(redis.call('HGET', state, 'length'))
+  local length = tonumber(said or redis.call('HGET', state, 'length'))
   return redis.call('XLEN', log) == length and (length == 0 or last[1] == string.format('%.0f-0', length))
 end
 
@@ -147,8 +147,9 @@ local function finish(state, log, all, result, mark, id, word, document, result_
   tell_parent(state, document)
   redis.call('PEXPIRE', state, kept)
   redis.call('PEXPIRE', log, kept)
-  -- Those whose time is over go from the list, a few at a time.
-  for _, other in ipairs(redis.call('ZRANGE', all, 0, 9)) do
+  -- Those whose time is over go from the list, a few at a time, wherever in it they stand.
+  local first = now_ms() % math.max(1, redis.call('ZCARD', all))
+  for _, other in ipairs(redis.call('ZRANGE', all, first, first + 2)) do
     local key = string.sub(state, 1, #state - #id) .. other
     if redis.call('EXISTS', key) == 0 then redis.call('ZREM', all, other) end
   end

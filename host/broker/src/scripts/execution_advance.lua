@@ -56,7 +56,7 @@ if not is_open(state) or known[1] ~= run or known[2] ~= ARGV[8] then
   return 0
 end
 -- What cannot be read is not written to, and can be stuck all the same.
-if ARGV[9] ~= 'stuck' and not is_whole(state, log) then return -1 end
+if ARGV[9] ~= 'stuck' and not is_whole(state, log, known[3]) then return -1 end
 -- What somebody put under a key of the calls, or under the delayed set, by hand is found here, before anything is written.
 redis.call('ZCARD', delayed)
 redis.call('ZCARD', KEYS[6])

@@ -16,17 +16,16 @@
 --   -2  its log is as long as it may be
 --   -3  its log is not what it should be; nothing was changed
 local state, log = KEYS[2], KEYS[3]
-local came = redis.call('HGET', state, 'e:' .. ARGV[2])
-if came then return tonumber(came) end
-if redis.call('EXISTS', state) == 0 then return 0 end
-if not is_open(state) then return -1 end
-if not is_whole(state, log) then return -3 end
-local known = redis.call('HMGET', state, 'length', 'bytes')
-if tonumber(known[1]) >= tonumber(ARGV[3]) or (tonumber(known[2]) or 0) >= tonumber(ARGV[4]) then return -2 end
+local known = redis.call('HMGET', state, 'e:' .. ARGV[2], 'state', 'length', 'bytes')
+if known[1] then return tonumber(known[1]) end
+if not known[2] then return 0 end
+if known[2] ~= 'running' and known[2] ~= 'stuck' then return -1 end
+if not is_whole(state, log, known[3]) then return -3 end
+if tonumber(known[3]) >= tonumber(ARGV[3]) or (tonumber(known[4]) or 0) >= tonumber(ARGV[4]) then return -2 end
 local fact = {}
 for i = 5, #ARGV do fact[#fact + 1] = ARGV[i] end
 append(state, log, fact)
-local position = redis.call('HGET', state, 'length')
+local position = tonumber(known[3]) + 1
 redis.call('HSET', state, 'e:' .. ARGV[2], position)
 wake(KEYS[1], state, ARGV[1])
-return tonumber(position)
+return position
