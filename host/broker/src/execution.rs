@@ -4,18 +4,23 @@
 //! claimed from dead hosts and fenced as theirs are, and `execution_advance.lua` looks at it before it appends anything.
 
 mod advance;
+mod telling;
+mod view;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_model::execution::{Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, Log, Received, Record, Started, StepRef};
+use baton_model::execution::{Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, Received, Record, Started, StepRef};
 use baton_model::{Call, CallId, Digest, FunctionId, HostId, Lease, Reply, ReplyTo, ResultDocument};
 use bytes::Bytes;
 use redis::{Cmd, Value, pipe};
-use serde::Serialize;
 
 pub(crate) use advance::Advances;
 use advance::millis;
 pub use advance::{Advance, Course};
+use telling::script;
+pub(crate) use telling::{and_tell, before};
+use view::entry;
+pub use view::{ExecutionDetails, ExecutionView, Loaded, OpenStep};
 
 use crate::BrokerError;
 use crate::keys::Keys;
@@ -64,139 +69,6 @@ pub enum Taken {
     Damaged,
 }
 
-/// An execution as it stood in one moment.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// `running`, `stuck`, `completed`, `failed` or `cancelled`.
-    pub state: String,
-    /// Which run it is.
-    pub run: u32,
-    /// How many entries its log should have.
-    pub length: u64,
-    /// How many bytes its log has.
-    pub bytes: usize,
-    /// The link with which its log should end.
-    pub link: String,
-    /// How many steps the function has asked for in this run.
-    pub steps: u32,
-    /// Whom to tell of its end.
-    pub reply: Option<ReplyTo>,
-    /// Why it is stuck, if it is.
-    pub stuck: Option<String>,
-    /// To which component it is to be moved; empty if to none.
-    pub wish: String,
-    /// A component that it could not be moved to, and why.
-    pub refused: Option<String>,
-    /// When it began, in Unix milliseconds.
-    pub began_ms: u64,
-    /// When it ended.
-    pub ended_ms: Option<u64>,
-    /// Its log: positions and entries.
-    pub log: Vec<(u64, Record)>,
-    /// The time by Redis's clock, in Unix milliseconds.
-    pub now_ms: u64,
-}
-
-/// An execution as lists show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ExecutionView {
-    /// Its id.
-    pub id: CallId,
-    /// `running`, `stuck`, `completed`, `failed` or `cancelled`.
-    pub state: String,
-    /// Which run it is.
-    pub run: u32,
-    /// How many steps it has asked for.
-    pub steps: u32,
-    /// How many facts its log has.
-    pub events: u64,
-    /// When it began, in Unix milliseconds.
-    pub began_ms: u64,
-    /// When it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_ms: Option<u64>,
-    /// Why it is stuck.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stuck: Option<String>,
-    /// What only its log tells; lists leave it out.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub details: Option<ExecutionDetails>,
-}
-
-/// What is known of an execution whose log was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ExecutionDetails {
-    /// The component that it runs on; none if it was not run yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-    /// The steps that wait for their answers.
-    pub waits_for: Vec<OpenStep>,
-    /// What is wrong with its log, if it is not what it should be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub damage: Option<String>,
-    /// To which component it is to be moved; nobody has tried that yet.
-    #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
-    pub wish: Option<String>,
-    /// A component that it could not be moved to, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-}
-
-/// A step that waits for its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct OpenStep {
-    /// Which.
-    pub step: u32,
-    /// What it is, for people.
-    pub what: String,
-    /// When its time is over, in Unix milliseconds; none if it waits for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub due_ms: Option<u64>,
-}
-
-impl Loaded {
-    /// As it is shown.
-    #[must_use]
-    pub fn view(self, id: &CallId) -> ExecutionView {
-        let Self { state, run, length, link, steps, stuck, wish, refused, began_ms, ended_ms, log, .. } = self;
-        let wish = Some(wish).filter(|wish| !wish.is_empty());
-        let details = match Log::read_to(log, (length, &link)) {
-            Ok(log) => ExecutionDetails {
-                digest: log.digest(),
-                waits_for: log.open_steps().filter_map(OpenStep::of).collect(),
-                damage: None,
-                wish,
-                refused,
-            },
-            Err(error) => {
-                ExecutionDetails { digest: None, waits_for: Vec::new(), damage: Some(error.to_string()), wish, refused }
-            }
-        };
-        let (id, details) = (id.clone(), Some(details));
-        ExecutionView { id, state, run, steps, events: length, began_ms, ended_ms, stuck, details }
-    }
-}
-
-impl OpenStep {
-    fn of(event: &Event) -> Option<Self> {
-        let due_ms = match event {
-            Event::TimerSet { due_ms, .. } => Some(*due_ms),
-            Event::EventAwaited { due_ms, .. } => *due_ms,
-            Event::Started(_)
-            | Event::CallScheduled { .. }
-            | Event::CallCompleted { .. }
-            | Event::TimerFired { .. }
-            | Event::EventReceived(_)
-            | Event::Emitted { .. }
-            | Event::MovedToDigest { .. }
-            | Event::Completed(_)
-            | Event::Failed(_)
-            | Event::Cancelled => None,
-        };
-        Some(Self { step: event.asked_in()?, what: event.to_string(), due_ms })
-    }
-}
-
 /// What came of asking for an execution to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
@@ -232,38 +104,6 @@ pub struct Executions {
     moves: Lua,
     cancel: Lua,
     list: Lua,
-}
-
-/// A script that works on executions.
-pub(crate) fn script(flags: &str, body: &str) -> Lua {
-    Lua::made(format!("#!lua{flags}\n{}\n{body}", include_str!("scripts/execution.lua")))
-}
-
-/// The same for a script that stands by itself too; its first line stays the first.
-pub(crate) fn before(whole: &'static str) -> Lua {
-    let (first, body) = whole.split_once('\n').unwrap_or((whole, ""));
-    Lua::made(format!("{first}\n{}\n{body}", include_str!("scripts/execution.lua")))
-}
-
-/// A script that ends a call which is a step, after which its end stands in the log of its execution, in the same step.
-///
-/// Its keys and arguments are those of the script inside, and behind them the keys of the execution's call stream, its state,
-/// its log and the call's result, and the arguments id, run and step. The script inside answers 0, or a list that starts
-/// with it, if it changed nothing.
-pub(crate) fn and_tell(inside: &'static str) -> Lua {
-    let body = inside.split_once('\n').map_or("", |(_, body)| body);
-    Lua::made(format!(
-        "#!lua flags=allow-oom\n{}\nlocal function inside(KEYS, ARGV)\n{body}\nend\n\
-         local said = inside({{ unpack(KEYS, 1, #KEYS - 4) }}, {{ unpack(ARGV, 1, #ARGV - 3) }})\n\
-         local changed = type(said) == 'table' and said[1] or said\n\
-         if changed ~= 0 then\n\
-           local id, run, step = ARGV[#ARGV - 2], ARGV[#ARGV - 1], ARGV[#ARGV]\n\
-           answer(KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], id, 'c:' .. run .. ':' .. step,\n\
-             {{ 'event', 'call-completed', 'step', step, 'result', redis.call('GET', KEYS[#KEYS]) }})\n\
-         end\n\
-         return said\n",
-        include_str!("scripts/execution.lua")
-    ))
 }
 
 impl Executions {
@@ -583,19 +423,4 @@ fn record_args(call: &mut Cmd, record: &Record) {
     for (name, value) in record {
         call.arg(name).arg(&value[..]);
     }
-}
-
-/// One entry of a log: its position and its fields. One that no script of ours made has a position that nothing follows.
-fn entry(entry: Value) -> Option<(u64, Record)> {
-    let Value::Array(parts) = entry else { return None };
-    let Ok([Value::BulkString(id), Value::Array(fields)]) = <[Value; 2]>::try_from(parts) else { return None };
-    let position = std::str::from_utf8(&id).ok()?.strip_suffix("-0").and_then(|position| position.parse().ok());
-    let mut record = Record::with_capacity(fields.len() / 2);
-    let mut fields = fields.into_iter();
-    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) = (fields.next(), fields.next()) {
-        let name =
-            String::from_utf8(name).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        record.push((name, Bytes::from(value)));
-    }
-    Some((position.unwrap_or(u64::MAX), record))
 }
