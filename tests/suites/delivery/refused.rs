@@ -136,6 +136,16 @@ async fn an_id_whose_call_is_deleted_by_hand_is_a_new_calls() -> Result<()> {
     Ok(())
 }
 
+/// The delayed call of `sleep` that waits for its time is due, and hosts are told.
+async fn come_due(stage: &mut Stage) -> Result<()> {
+    const DELAYED: &str = "baton:{default/sleep}:delayed";
+    let redis = stage.caller.connection();
+    let first: Vec<Vec<u8>> = redis::cmd("ZRANGE").arg(&[DELAYED, "0", "0"]).query_async(redis).await?;
+    redis::cmd("ZADD").arg(&[DELAYED, "XX", "1"]).arg(&first[0]).query_async::<()>(redis).await?;
+    redis::cmd("PUBLISH").arg(&["baton:hosts", r#"{"due":["default/sleep",0]}"#]).query_async::<()>(redis).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_call_that_is_to_be_put_under_an_overwritten_key_becomes_a_normal_one() -> Result<()> {
     const LOW: &str = "baton:{default/sleep}:calls:low";
@@ -147,15 +157,18 @@ async fn a_call_that_is_to_be_put_under_an_overwritten_key_becomes_a_normal_one(
     let trap: [(&str, &[u8]); 2] = [("id", b"letter"), ("payload", br#"{"kind":"steps","steps":["trap","ok"]}"#)];
     stage.caller.add_at("fail", ":high", &trap).await?;
     stage.caller.until_dead("fail", 1).await?;
-    let later = ["send", "sleep", "--data", r#"{"ms":0}"#, "--priority", "low", "--delay", "1s", "--id", "later"];
+    let later = ["send", "sleep", "--data", r#"{"ms":0}"#, "--priority", "low", "--delay", "1h", "--id", "later"];
     commands.run(&later).await?.expect(0)?;
     let turn = |payload: &'static [u8]| [("payload", payload), ("key", &b"k"[..])];
-    stage.caller.add("sleep", &turn(br#"{"ms":1000}"#)).await?;
+    // None of them comes before the keys are overwritten, however slow the machine is.
+    let holder = stage.caller.add("sleep", &turn(br#"{"ms":60000}"#)).await?;
     stage.caller.until_pending("sleep", 1).await?;
     let next = stage.caller.add_at("sleep", ":low", &turn(br#"{"ms":0}"#)).await?;
     until("both wait", PATIENCE, async || Ok((stage.caller.delayed("sleep").await? == 2).then_some(()))).await?;
     overwrite(&mut stage, LOW).await?;
     overwrite(&mut stage, "baton:{default/fail}:calls:high").await?;
+    come_due(&mut stage).await?;
+    commands.run(&["cancel", &holder, "--function", "sleep"]).await?.expect(0)?;
     let above = stage.caller.add("sleep", &[("payload", br#"{"ms":0}"#), ("priority", b"low")]).await?;
     for id in ["later", &next, &above] {
         let result = stage.caller.result("sleep", id).await?;
