@@ -194,6 +194,19 @@ async fn look(
     if matches!(state, CallState::Ended(_)) || patience.is_zero() {
         return Ok(state);
     }
+    if let Some(result) = result_until(gate, function, id, end).await? {
+        return Ok(CallState::Ended(Box::new(result)));
+    }
+    gate.parts.inspect.state(function, id).await.map_err(trouble)?.map_err(absent)
+}
+
+/// The result of a call that has none yet, waited for until `end`, or until the gateway ends.
+pub(crate) async fn result_until(
+    gate: &Gate,
+    function: &FunctionId,
+    id: &CallId,
+    end: Instant,
+) -> Result<Option<ResultDocument>, Problem> {
     let mut pause = LOOK_MIN;
     while Instant::now() < end {
         tokio::select! {
@@ -201,17 +214,17 @@ async fn look(
             () = gate.ending.cancelled() => break,
         }
         match gate.parts.caller.result(function, id).await {
-            Ok(Some(result)) => return Ok(CallState::Ended(Box::new(result))),
+            Ok(Some(result)) => return Ok(Some(result)),
             Ok(None) => {}
             // Whoever has time to wait for the result has time to wait for Redis.
             Err(error @ (BrokerError::Unreachable(_) | BrokerError::Unable(_) | BrokerError::NoScript)) => {
                 tracing::debug!(%error, "waiting for a result goes on");
             }
-            Err(error) => return Err(trouble(error)),
+            Err(error) => return Err(gate.broker_problem(&error)),
         }
         pause = (pause * 2).min(LOOK_MAX);
     }
-    gate.parts.inspect.state(function, id).await.map_err(trouble)?.map_err(absent)
+    Ok(None)
 }
 
 /// The result document as one object, as `baton get --json` prints it: the fields of its line, and the payload in the

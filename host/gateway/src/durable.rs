@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::auth::Asker;
-use crate::calls::{LOOK_MAX, LOOK_MIN, WaitQuery, bad_query, patience};
+use crate::calls::{WaitQuery, bad_query, patience, result_until};
 use crate::gate::Gate;
 use crate::listings::json_response;
 use crate::problem::Problem;
@@ -130,20 +130,13 @@ pub(crate) async fn result(
     let _seat = gate.seat()?;
     let end = Instant::now() + patience(&gate, query)?;
     let seen = gate.seen(&asker, &function);
-    let mut pause = LOOK_MIN;
-    loop {
-        let found = gate.parts.caller.result(seen, &id).await;
-        if let Some(result) = found.map_err(|error| gate.broker_problem(&error))? {
-            return Ok(exec::answer(&function, result));
-        }
-        if Instant::now() >= end || gate.ending.is_cancelled() {
-            break;
-        }
-        tokio::select! {
-            () = tokio::time::sleep_until(end.min(Instant::now() + pause)) => {}
-            () = gate.ending.cancelled() => {}
-        }
-        pause = (pause * 2).min(LOOK_MAX);
+    let found = gate.parts.caller.result(seen, &id).await.map_err(|error| gate.broker_problem(&error))?;
+    let result = match found {
+        Some(result) => Some(result),
+        None => result_until(&gate, seen, &id, end).await?,
+    };
+    if let Some(result) = result {
+        return Ok(exec::answer(&function, result));
     }
     if load(&gate, &asker, &function, &id).await?.ended_ms.is_some() {
         let detail = "the execution has ended, and its result has expired; its history has the end of it";
