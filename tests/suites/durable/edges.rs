@@ -90,11 +90,17 @@ async fn an_execution_waits_for_one_that_it_called() -> Result<()> {
     let call = history.iter().find_map(|event| event["call"].as_str()).context("it called")?;
     let called = http.get(&format!("/v1/exec/default/echo/{call}")).await?.expect(200)?.json()?;
     ensure!(called["state"] == "failed", "{called}");
-    // One that is taken back tells it too.
-    let path = "/v1/exec/default/echo/taken";
-    let begun = [("idempotency-key", "taken")];
-    http.post_with("/v1/exec/echo", &begun, r#"[{"event":"never"}]"#).await?.expect(202)?;
-    http.delete_with(path, &[]).await?.expect(200)?;
+    // One that answers, and one that is taken back, tell it too.
+    let order = Order::with(&http, r#"[{"call-with":[{"emit":3}]}]"#).await?;
+    order.result().await?.expect(200)?;
+    let order = Order::with(&http, r#"[{"call-with":[{"event":"never"}]}]"#).await?;
+    order.until_last("call-scheduled").await?;
+    let history = order.history().await?;
+    let call = history.iter().find_map(|event| event["call"].as_str()).context("it called")?;
+    let path = format!("/v1/exec/default/echo/{call}");
+    until("it is an execution", PATIENCE, async || Ok((http.get(&path).await?.status == 200).then_some(()))).await?;
+    http.delete_with(&path, &[]).await?.expect(200)?;
+    order.result().await?.problem(422, "cancelled")?;
     Ok(())
 }
 

@@ -13,6 +13,8 @@ enum Step {
     Calls(u32),
     /// So many calls of `echo`, all at once.
     CallsAtOnce(u32),
+    /// A call of `echo`, which is durable too, with these steps.
+    CallWith(Vec<Step>),
     /// A sleep until a time in Unix milliseconds.
     SleepUntil(u64),
     /// A wait for this event.
@@ -38,6 +40,7 @@ fn steps_guest(execution: &Execution, steps: Vec<Step>) -> Result<u64> {
                     return Err(Failure::reject(failed.code, failed.message));
                 }
             }
+            Step::CallWith(steps) => drop(execution.call::<Bytes>("echo", &steps)?),
             Step::SleepUntil(time_ms) => execution.sleep_until(time_ms),
             Step::Event(name) => drop(execution.wait_event(&name)),
             Step::Emit(count) => {
