@@ -59,11 +59,15 @@ fn order(execution: &Execution, order: Order) -> Result<Receipt> {
     execution.emit("reserved", &reserved.number)?;
 
     let mut paid = 0;
-    let end_ms = execution.now_ms() + order.patience_ms;
+    let end_ms = execution.now_ms().saturating_add(order.patience_ms);
     while paid < order.price {
         let left = Duration::from_millis(end_ms.saturating_sub(execution.now_ms()));
         match execution.wait_event_for("payment", left) {
-            Some(event) => paid += event.json::<Payment>()?.amount,
+            Some(event) => match event.json::<Payment>() {
+                Ok(payment) => paid = paid.saturating_add(payment.amount),
+                // Whoever sends something else has not paid: that is told, and the order waits on.
+                Err(_) => execution.emit("no-payment", &event.id())?,
+            },
             None => {
                 release(execution, &reserved)?;
                 return Err(Failure::reject("not-paid", format!("{paid} of {} was paid in time", order.price)));
@@ -104,6 +108,14 @@ mod tests {
         let (receipt, steps) = script.call_answers("sleep", "20").run::<order>(ORDER);
         assert_eq!(receipt.unwrap().text(), r#"{"reservation":7,"item":"lamp","paid":300,"paid_at_ms":0}"#);
         assert_eq!(steps[1..], ["emit reserved 7", "wait payment 1000", "wait payment 1000", SHIPPED]);
+    }
+
+    #[test]
+    fn what_is_no_payment_loses_nothing() {
+        let script =
+            reserved().event_comes("payment", r#"{"amount":"300"}"#).event_comes("payment", r#"{"amount":300}"#);
+        let (receipt, steps) = script.call_answers("sleep", "20").run::<order>(ORDER);
+        assert!(receipt.is_ok() && steps[3] == r#"emit no-payment "event-1""#, "{steps:?}");
     }
 
     #[test]
