@@ -26,7 +26,14 @@
 //! It is ordinary code, run from its start again whenever something comes that it waited for, and answered from the
 //! execution's log what it was answered before. So whatever it does beside its steps is done again each time, and has to do the
 //! same: it has no files, no network and no settings, and its clocks (`std::time` too) and random numbers come from the log. A
-//! thread that sleeps by `std::thread::sleep` occupies its host; [`Execution::sleep`] occupies nobody.
+//! wait by the standard clock (`std::thread::sleep`) is a trap; [`Execution::sleep`] is the one to use.
+//!
+//! Each time it is run it is answered its whole log, so a step costs its host more the more steps went before it: about a
+//! millisecond for each hundred calls. A function that takes thousands of steps [begins anew](Execution::restart) now and then.
+//!
+//! What breaks a rule is a trap, whose message names the rule, and after the function's attempts the execution is stuck: a name of
+//! a function or an event that is none, a function that its manifest does not grant, more than 1,000 calls or some 4 MiB in one step, a
+//! media type that is none.
 //!
 //! In tests the answers come from a [`Script`].
 
@@ -129,17 +136,18 @@ impl Execution {
         }
     }
 
-    /// Makes calls, all at once, and waits for all of their ends, which come in the order of the calls.
+    /// Makes calls, all at once, and waits for all of their ends, which come in the order of the calls: 1,000 at the most.
     pub fn call_all(&self, calls: impl IntoIterator<Item = Call>) -> Vec<Result<Reply, CallFailed>> {
         self.calls(calls.into_iter().collect())
     }
 
-    /// Sleeps. Nobody holds anything in memory meanwhile, and no end of a host ends it.
+    /// Sleeps, for whole milliseconds: what is shorter than one is no sleep. Nobody holds anything in memory meanwhile, and no end
+    /// of a host ends it.
     pub fn sleep(&self, time: Duration) {
         self.sleep_ms(millis(time));
     }
 
-    /// Sleeps until a time in Unix milliseconds.
+    /// Sleeps until a time in Unix milliseconds; not at all if that is past.
     pub fn sleep_until(&self, time_ms: u64) {
         self.sleep_until_ms(time_ms);
     }
@@ -155,7 +163,7 @@ impl Execution {
         }
     }
 
-    /// The same, for so long at the most. None if no event came.
+    /// The same, for so long at the most, in whole milliseconds. None if no event came.
     #[must_use]
     pub fn wait_event_for(&self, name: &str, patience: Duration) -> Option<Event> {
         self.event(name, Some(millis(patience)))
@@ -172,8 +180,8 @@ impl Execution {
     }
 
     /// Ends this run and begins the function anew with another input and an empty log, under the same id. What goes on for ever
-    /// does this now and then, so that its log stays short. Events that came and were not waited for are not lost. Returns only
-    /// with an error.
+    /// does this now and then, so that its log stays short. Events that came and were not waited for are not lost; with more than
+    /// 1,000 of them the execution is stuck. What this run did and emitted is not kept. Returns only with an error.
     ///
     /// # Errors
     /// A rejection with the code `bad-output` if the input cannot be written.
@@ -290,7 +298,8 @@ mod host {
         static SCRIPT: RefCell<Script> = RefCell::default();
     }
 
-    /// What a durable function is answered in a test, step by step.
+    /// What a durable function is answered in a test, step by step. Its time begins at 0 and passes with its sleeps; its random
+    /// numbers are the same in each test. A [restart](super::Execution::restart) ends the test with a panic.
     ///
     /// ```
     /// # use baton_sdk::prelude::*;

@@ -1,7 +1,6 @@
 """The judge of executions is worth as much as what it sees: a sound order passes, and each doctored one is caught."""
 
 import hashlib
-import hashlib
 import json
 import sys
 import unittest
@@ -12,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import executions  # noqa: E402
 from checker import execution, shop  # noqa: E402
 
-# How the ids of the calls of the execution `o` begin.
-CALLS = hashlib.sha256(b"default/order\no").hexdigest()[:32]
+# How the ids of the calls of the execution `o` begin, whose seed is 9.
+CALLS = hashlib.sha256(b"default/order\no\n9").hexdigest()[:32]
 INPUT = {"item": "lamp", "price": 300, "patience_ms": 1_000}
 RECEIPT = {"reservation": 7, "item": "lamp", "paid": 300, "paid_at_ms": 1_040}
 SHIPPED = {"item": "lamp", "reservation": 7, "ms": 20}

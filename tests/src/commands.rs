@@ -80,6 +80,13 @@ impl Commands {
         self
     }
 
+    /// The same commands with this variable of the environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Runs one command.
     ///
     /// # Errors

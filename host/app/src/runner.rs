@@ -1,7 +1,9 @@
 //! The corridor of one call: pin the revision, execute, decide, hand over to the settler.
 
+mod adopting;
 mod advancing;
 mod leaving;
+mod written;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -230,9 +232,17 @@ impl Runner {
                 }
                 return;
             }
+            None if call.event.is_some() => match self.take_event(&call).await {
+                Some(outcome) => outcome,
+                None => {
+                    drop(guard);
+                    let delivery = Delivery { call, lease, read };
+                    return self.hand_back(delivery, seat, Some(self.hand_back_after), &settler).await;
+                }
+            },
             None if revision.component.is_durable() => {
                 drop(guard);
-                return self.adopt(Delivery { call, lease, read }, seat, &settler).await;
+                return self.adopt(Delivery { call, lease, read }, seat, &revision, &settler).await;
             }
             None => {
                 let meter = seat.as_ref().and_then(Seat::cpu_meter);
@@ -264,7 +274,9 @@ impl Runner {
         };
         let took = started.elapsed();
         // How long it waited for its turn says nothing about the function.
-        revision.took(ran.filter(|_| waits).unwrap_or(took));
+        if call.event.is_none() {
+            revision.took(ran.filter(|_| waits).unwrap_or(took));
+        }
         drop(guard);
 
         if !self.flights.begin_settling(&key) {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_model::execution::StepRef;
+use baton_model::execution::{EventFor, StepRef};
 use baton_model::{
-    ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, OrderKey, PRIORITY_RULE, PastAttempt,
-    Priority, ReplyTo, RetryWish, Tenants, delay_of, is_own_reply,
+    ATTEMPTS_MAX, BACKOFF_MAX, Call, CallId, DELAY_MAX, EntryId, FunctionId, Name, OrderKey, PRIORITY_RULE,
+    PastAttempt, Priority, ReplyTo, RetryWish, Tenants, delay_of, is_own_reply,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -108,7 +108,8 @@ struct Fields {
     attempt: Option<u32>,
     spent: Option<u32>,
     history: Option<Vec<PastAttempt>>,
-    wake: Option<()>,
+    execution: Option<CallId>,
+    event: Option<Name>,
     step: Option<Box<StepRef>>,
     retry: RetryWish,
     accepted_ms: Option<u64>,
@@ -148,6 +149,12 @@ pub(crate) fn read(
     if fault.is_none() && read.spent.unwrap_or(0) >= read.attempt.unwrap_or(1) {
         let detail = "the field `spent` is not below `attempt`; hosts write it, callers leave it out".to_owned();
         fault = Some((MalformedReason::Malformed, detail));
+    }
+    let is_wake = read.event.is_none() && read.execution.is_some();
+    if fault.is_none()
+        && let Err(rule) = read.for_an_execution()
+    {
+        fault = Some((MalformedReason::Malformed, rule.to_owned()));
     }
     if fault.is_none() && read.payload.is_none() {
         let detail = "the field `payload` is missing; it holds the input, and may be empty".to_owned();
@@ -190,7 +197,8 @@ pub(crate) fn read(
         spent: read.spent.unwrap_or(0),
         history: read.history.unwrap_or_default(),
         step: read.step,
-        is_wake: read.wake.is_some(),
+        event: read.event.zip(read.execution.clone()).map(|(name, execution)| Box::new(EventFor { execution, name })),
+        is_wake,
         retry: read.retry,
         accepted_ms,
     })
@@ -248,9 +256,11 @@ impl Fields {
                 let rule = "a time in Unix milliseconds; hosts write it, callers leave it out";
                 once(name, &mut self.accepted_ms, parsed(name, value.parse().ok(), rule)?)
             }
-            "execution" => {
-                let rule = "`1`; hosts write it, callers leave it out";
-                once(name, &mut self.wake, parsed(name, (value == "1").then_some(()), rule)?)
+            "execution" => once(name, &mut self.execution, parsed(name, CallId::parse(&value), ID_RULE)?),
+            "event" => {
+                let event = Name::parse(&value)
+                    .map_err(|rule| format!("the field `{name}` must be an event's name: {rule}"))?;
+                once(name, &mut self.event, event)
             }
             "attempts_max" => {
                 let count = value.parse().ok().filter(|n| (1..=ATTEMPTS_MAX).contains(n));
@@ -265,7 +275,7 @@ impl Fields {
             header if header.starts_with("x-") || header.starts_with(OF_EVENTS) => self.take_header(header, value),
             unknown => Err(format!(
                 "the field {:?} is unknown; a call has payload, id, type, reply, deadline, delay, key, priority, traceparent, tracestate, \
-                 attempts_max, backoff_base_ms, backoff_max_ms, retry_on, v, x-… and ce-… fields",
+                 attempts_max, backoff_base_ms, backoff_max_ms, retry_on, execution, event, v, x-… and ce-… fields",
                 shortened(unknown)
             )),
         }
@@ -284,6 +294,16 @@ impl Fields {
             *value = depth.ok_or_else(|| format!("the field `{name}` is for hosts alone; leave it out"))?.to_string();
         }
         Ok(())
+    }
+
+    /// Whether what it says of an execution is an event for it, or the wake that hosts write, or nothing.
+    fn for_an_execution(&self) -> Result<(), &'static str> {
+        match (&self.event, &self.execution) {
+            (None, None) | (Some(_), Some(_)) => Ok(()),
+            (Some(_), None) => Err("the field `execution` is missing; it says which execution the `event` is for"),
+            (None, Some(wake)) if wake.as_str() == "1" => Ok(()),
+            (None, Some(_)) => Err("the field `event` is missing; it is the name of the event for the `execution`"),
+        }
     }
 
     fn take_header(&mut self, name: &str, value: String) -> FieldResult<()> {

@@ -4,6 +4,7 @@
 //! claimed from dead hosts and fenced as theirs are, and `execution_advance.lua` looks at it before it appends anything.
 
 mod advance;
+mod components;
 mod telling;
 mod view;
 
@@ -32,6 +33,9 @@ use crate::turns;
 /// The wish for whichever component a host has of the function.
 pub const NEWEST: &str = "newest";
 
+/// The states in which executions are.
+pub const STATES: [&str; 5] = ["running", "stuck", "completed", "failed", "cancelled"];
+
 /// What an execution begins with.
 #[derive(Debug, Clone)]
 pub struct Beginning {
@@ -54,11 +58,27 @@ pub enum Begun {
     Ended,
 }
 
+/// What came of making an execution of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// There is one of this id now, or was before, and the call has become it.
+    Done,
+    /// One of this id has ended; nothing was changed.
+    Ended,
+    /// The call is not this host's any more; nothing was changed.
+    Fenced,
+}
+
 /// What came of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It stands in the log at this position, now or since it came first.
-    At(u64),
+    /// It stands in the log.
+    At {
+        /// Where: 1 is the first.
+        position: u64,
+        /// Whether it came now, and not under this id before.
+        is_new: bool,
+    },
     /// There is no such execution.
     Unknown,
     /// It has ended.
@@ -67,6 +87,22 @@ pub enum Taken {
     Full,
     /// Its log is not what it should be.
     Damaged,
+}
+
+impl Taken {
+    /// Why it was not taken: one word for programs, and for people how a sentence about the execution goes on. None if it was.
+    #[must_use]
+    pub fn refusal(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::At { .. } => return None,
+            Self::Unknown => ("unknown-execution", "is not known: the id is wrong, or what is known of it has expired"),
+            Self::Ended => ("ended", "has ended; nothing reads its events any more"),
+            Self::Full => ("log-full", "has a log as long as it may be; its function is to restart now and then"),
+            Self::Damaged => {
+                ("log-damaged", "has a log that is not what it should be; `baton exec show` says what is wrong")
+            }
+        })
+    }
 }
 
 /// What came of asking for an execution to be moved.
@@ -156,7 +192,7 @@ impl Executions {
         call.arg(self.keys.executions(function));
         call.arg(id.as_str());
         begin_args(&mut call, beginning, reply);
-        match self.start.run(&self.link, &call).await? {
+        match self.again(&self.start, &call).await? {
             Value::Int(1) => Ok(Begun::New),
             Value::Int(0) => Ok(Begun::Before),
             Value::Int(-1) => Ok(Begun::Ended),
@@ -164,7 +200,7 @@ impl Executions {
         }
     }
 
-    /// Makes an execution of a call of a durable function that `host` has read. False if the call is not its any more.
+    /// Makes an execution of a call of a durable function that `host` has read.
     ///
     /// # Errors
     /// Any [`BrokerError`]; asking again does no harm.
@@ -174,7 +210,7 @@ impl Executions {
         begun: &Call,
         lease: Lease,
         beginning: Beginning,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Adopted, BrokerError> {
         let Call { function, id, key, reply, .. } = begun;
         let level = lease.entry.level();
         let mut call = self.adopt.call(9);
@@ -186,7 +222,9 @@ impl Executions {
         call.arg(key.as_ref().map(|key| key.as_str()).unwrap_or_default());
         begin_args(&mut call, beginning, reply.as_ref());
         match self.adopt.run(&self.link, &call).await? {
-            Value::Int(said) => Ok(said > 0),
+            Value::Int(1 | 2) => Ok(Adopted::Done),
+            Value::Int(3) => Ok(Adopted::Ended),
+            Value::Int(0) => Ok(Adopted::Fenced),
             other => Err(BrokerError::shape("execution_adopt.lua", &other)),
         }
     }
@@ -202,12 +240,17 @@ impl Executions {
         self.own_keys(&mut call, function, id);
         call.arg(id.as_str()).arg(event.id.as_str()).arg(LOG_EVENTS_MAX).arg(LOG_BYTES_MAX);
         record_args(&mut call, &Event::EventReceived(event).to_record());
-        match self.event.run(&self.link, &call).await? {
+        match self.again(&self.event, &call).await? {
             Value::Int(0) => Ok(Taken::Unknown),
             Value::Int(-1) => Ok(Taken::Ended),
             Value::Int(-2) => Ok(Taken::Full),
             Value::Int(-3) => Ok(Taken::Damaged),
-            Value::Int(position) => Ok(Taken::At(position.unsigned_abs())),
+            Value::Array(said) => match &said[..] {
+                [Value::Int(position), Value::Int(is_new)] => {
+                    Ok(Taken::At { position: position.unsigned_abs(), is_new: *is_new == 1 })
+                }
+                _ => Err(BrokerError::shape("execution_event.lua", &said)),
+            },
             other => Err(BrokerError::shape("execution_event.lua", &other)),
         }
     }
@@ -234,16 +277,19 @@ impl Executions {
     /// # Errors
     /// Any [`BrokerError`].
     pub async fn load(&self, function: &FunctionId, id: &CallId) -> Result<Option<Loaded>, BrokerError> {
-        const KNOWN: [&str; 12] = [
+        const KNOWN: [&str; 13] = [
             "state", "run", "length", "steps", "began", "ended", "reply", "stuck", "move", "refused", "chain", "bytes",
+            "failed",
         ];
         let mut all = pipe();
         all.atomic();
         all.cmd("HMGET").arg(self.keys.execution(function, id)).arg(&KNOWN);
         all.cmd("XRANGE").arg(self.keys.log(function, id)).arg("-").arg("+");
         all.cmd("TIME");
-        let mut open = self.link.connection().await?;
-        let answer = self.link.run_as_one(&mut open, &all).await?;
+        let answer = match self.look(&all).await {
+            Err(error) if self.link.is_worth_another(&error).await => self.look(&all).await?,
+            other => other?,
+        };
         let shape = || BrokerError::shape("the state of an execution", &Value::Nil);
         let Value::Array(answers) = answer else { return Err(shape()) };
         let Ok([Value::Array(known), Value::Array(entries), time]) = <[Value; 3]>::try_from(answers) else {
@@ -265,6 +311,7 @@ impl Executions {
             steps: small("steps"),
             reply: text("reply").and_then(ReplyTo::parse),
             stuck: text("stuck").filter(|_| state == "stuck").map(str::to_owned),
+            failed: text("failed").map(str::to_owned),
             wish: text("move").unwrap_or_default().to_owned(),
             refused: text("refused").map(str::to_owned),
             began_ms: number("began").unwrap_or(0),
@@ -288,45 +335,11 @@ impl Executions {
         let mut call = self.moves.call(2);
         call.arg(self.keys.calls(function)).arg(self.keys.execution(function, id));
         call.arg(id.as_str()).arg(digest.map_or_else(|| NEWEST.to_owned(), |digest| digest.to_string()));
-        match self.moves.run(&self.link, &call).await? {
+        match self.again(&self.moves, &call).await? {
             Value::Int(1) => Ok(Asked::Done),
             Value::Int(0) => Ok(Asked::Unknown),
             Value::Int(-1) => Ok(Asked::Ended),
             other => Err(BrokerError::shape("execution_move.lua", &other)),
-        }
-    }
-
-    /// Keeps a component, so that every host can go on with the executions that run on it.
-    ///
-    /// # Errors
-    /// Any [`BrokerError`]; doing it again does no harm.
-    pub async fn keep(&self, function: &FunctionId, digest: &Digest, bytes: &[u8]) -> Result<(), BrokerError> {
-        let (key, lasts) = (self.keys.component(function, digest), millis(self.log_ttl));
-        let mut all = pipe();
-        all.cmd("SET").arg(&key).arg(bytes).arg("NX").arg("PX").arg(lasts);
-        // One that executions run on lasts for ever, which is longer.
-        all.cmd("PEXPIRE").arg(&key).arg(lasts).arg("GT");
-        for answer in self.link.run_all(&all).await? {
-            answer.extract_error()?;
-        }
-        Ok(())
-    }
-
-    /// For how long a component is kept at the least after [`Executions::keep`].
-    #[must_use]
-    pub fn kept_for(&self) -> Duration {
-        self.log_ttl
-    }
-
-    /// A component that was kept. None if it is not, or not any more.
-    ///
-    /// # Errors
-    /// Any [`BrokerError`].
-    pub async fn component(&self, function: &FunctionId, digest: &Digest) -> Result<Option<Bytes>, BrokerError> {
-        match self.link.run(redis::cmd("GET").arg(self.keys.component(function, digest))).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(bytes) => Ok(Some(bytes.into())),
-            other => Err(BrokerError::shape("GET", &other)),
         }
     }
 
@@ -343,7 +356,7 @@ impl Executions {
         call.arg(self.keys.delayed(function));
         call.arg(id.as_str()).arg(document.encode()).arg(millis(self.result_ttl)).arg(millis(self.log_ttl));
         call.arg(self.keys.reply_channels());
-        match self.cancel.run(&self.link, &call).await? {
+        match self.again(&self.cancel, &call).await? {
             Value::BulkString(document) => {
                 let read = ResultDocument::decode(&mut Bytes::from(document))
                     .map_err(|error| BrokerError::Refused(format!("the result of {id} cannot be read: {error}")))?;
@@ -355,8 +368,8 @@ impl Executions {
         }
     }
 
-    /// Executions of a function, the latest first, from a rank on; only those in a state, if one is given. Gives the rank to
-    /// go on from, unless these were the last.
+    /// Executions of a function, the latest first; only those in a state, if one is given. At most `limit` are looked at, behind
+    /// that which an earlier answer ended with. Gives with what this one ends, unless these were the last.
     ///
     /// # Errors
     /// Any [`BrokerError`].
@@ -364,17 +377,18 @@ impl Executions {
         &self,
         function: &FunctionId,
         state: Option<&str>,
-        from: usize,
+        after: Option<&str>,
         limit: usize,
-    ) -> Result<(Vec<ExecutionView>, Option<usize>), BrokerError> {
+    ) -> Result<(Vec<ExecutionView>, Option<String>), BrokerError> {
         let mut call = self.list.call(1);
-        call.arg(self.keys.executions(function)).arg(self.keys.executions_of(function)).arg(from).arg(limit);
+        call.arg(self.keys.executions(function)).arg(self.keys.executions_of(function));
+        call.arg(after.unwrap_or_default()).arg(limit);
         call.arg(state.unwrap_or_default());
-        let answer = self.list.run(&self.link, &call).await?;
-        type Row = (String, String, String, String, String, String, String, String);
-        let (looked, rows): (usize, Vec<Row>) =
+        let answer = self.again(&self.list, &call).await?;
+        type Row = (String, String, String, String, String, String, String, String, String);
+        let (next, rows): (String, Vec<Row>) =
             redis::from_redis_value(answer.clone()).map_err(|_| BrokerError::shape("execution_list.lua", &answer))?;
-        let view = |(id, state, run, steps, events, began, ended, stuck): Row| {
+        let view = |(id, state, run, steps, events, began, ended, stuck, failed): Row| {
             Some(ExecutionView {
                 id: CallId::parse(&id)?,
                 state,
@@ -384,11 +398,24 @@ impl Executions {
                 began_ms: began.parse().unwrap_or(0),
                 ended_ms: ended.parse().ok(),
                 stuck: Some(stuck).filter(|stuck| !stuck.is_empty()),
+                failed: Some(failed).filter(|failed| !failed.is_empty()),
                 details: None,
             })
         };
-        let next = (looked == limit).then_some(from + limit);
-        Ok((rows.into_iter().filter_map(view).collect(), next))
+        Ok((rows.into_iter().filter_map(view).collect(), Some(next).filter(|next| !next.is_empty())))
+    }
+
+    async fn look(&self, all: &redis::Pipeline) -> Result<Value, BrokerError> {
+        let mut open = self.link.connection().await?;
+        self.link.run_as_one(&mut open, all).await
+    }
+
+    /// None of these scripts does anything a second time.
+    async fn again(&self, script: &Lua, call: &Cmd) -> Result<Value, BrokerError> {
+        match script.run(&self.link, call).await {
+            Err(error) if self.link.is_worth_another(&error).await => script.run(&self.link, call).await,
+            other => other,
+        }
     }
 
     fn fits(&self, payload: &Reply) -> Result<(), BrokerError> {

@@ -43,8 +43,8 @@ pub use doctor::ServerFacts;
 pub use entry::{Malformed, MalformedReason};
 pub use error::BrokerError;
 pub use execution::{
-    Advance, Asked, Beginning, Begun, Course, ExecutionDetails, ExecutionView, Executions, Loaded, NEWEST, OpenStep,
-    Taken, Withdrawn,
+    Adopted, Advance, Asked, Beginning, Begun, Course, ExecutionDetails, ExecutionView, Executions, Loaded, NEWEST,
+    OpenStep, STATES as EXECUTION_STATES, Taken, Withdrawn,
 };
 pub use inspect::{CallFacts, CallState, Inspect};
 pub use keys::{Keys, Notice};

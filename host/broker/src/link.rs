@@ -228,11 +228,15 @@ impl Link {
             _ => false,
         });
         match self.run_once(command).await {
-            Err(BrokerError::Unreachable(_)) if only_reads && self.open.lock().await.is_none() => {
-                self.run_once(command).await
-            }
+            Err(error) if only_reads && self.is_worth_another(&error).await => self.run_once(command).await,
             other => other,
         }
+    }
+
+    /// Whether it was the connection that failed, and a new one is to be opened. What does no harm when it is done twice is then
+    /// done once more: Redis may have been restarted since the connection was used last.
+    pub(crate) async fn is_worth_another(&self, error: &BrokerError) -> bool {
+        error.is_connection() && self.open.lock().await.is_none()
     }
 
     async fn run_once(&self, command: &Cmd) -> Result<Value, BrokerError> {

@@ -5,15 +5,34 @@ use redis::{Cmd, Script, Value};
 use crate::BrokerError;
 use crate::link::Link;
 
-#[cfg(feature = "mutants")]
+#[cfg(any(test, feature = "mutants"))]
 #[path = "scripts/mutants.rs"]
 mod mutants;
+
+/// The text of a script that a rule can be taken out of, without its first line, which does not stay the first everywhere.
+#[cfg(any(test, feature = "mutants"))]
+fn text_of(script: &str) -> &'static str {
+    let whole = match script {
+        "bury" => include_str!("scripts/bury.lua"),
+        "execution_advance" => include_str!("scripts/execution_advance.lua"),
+        "execution_event" => include_str!("scripts/execution_event.lua"),
+        "leave" => include_str!("scripts/leave.lua"),
+        "renew" => include_str!("scripts/renew.lua"),
+        "requeue" => include_str!("scripts/requeue.lua"),
+        "settle" => include_str!("scripts/settle.lua"),
+        "sweep" => include_str!("scripts/sweep.lua"),
+        other => unreachable!("no rule is taken out of {other}"),
+    };
+    whole.split_once('\n').map_or(whole, |(_, body)| body)
+}
 
 /// The script as it is without the rule that is left out.
 #[cfg(feature = "mutants")]
 fn patched(code: &str) -> Box<str> {
     let left_out = baton_model::mutants::name_of_left_out();
-    let patches = mutants::PATCHES.iter().filter(|(rule, _, from, _)| Some(*rule) == left_out && code.contains(from));
+    let own =
+        |(rule, script, ..): &&(&str, &str, &str, &str)| Some(*rule) == left_out && code.contains(text_of(script));
+    let patches = mutants::PATCHES.iter().filter(own);
     patches.fold(code.to_owned(), |text, (_, _, from, to)| text.replacen(from, to, 1)).into()
 }
 
@@ -72,6 +91,18 @@ impl Lua {
                 link.run(call).await
             }
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mutants, text_of};
+
+    #[test]
+    fn what_a_mutant_takes_out_stands_once_in_its_script() {
+        for (rule, script, from, _) in mutants::PATCHES {
+            assert_eq!(text_of(script).matches(from).count(), 1, "{rule} in {script}.lua: {from}");
         }
     }
 }

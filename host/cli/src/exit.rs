@@ -38,6 +38,10 @@ pub(crate) struct UsageError(pub(crate) String);
 
 /// Shows an error and says how the command ends.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
+    if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        // Whoever reads has seen enough, as `head` has.
+        return Exit::Ok;
+    }
     eprintln!("error: {error:#}");
     if error.downcast_ref::<UsageError>().is_some() {
         return Exit::Usage;

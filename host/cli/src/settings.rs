@@ -32,6 +32,14 @@ const WORKFLOW: [(&str, &str); 5] = [
     ("WORKFLOW_REDIS_IDLE_TIMEOUT_MS", "BATON_CALLS__LEASE_MS"),
 ];
 
+/// The name of theirs by which a setting of ours was said, in brackets, where it was; for people.
+fn said_as(key: &str) -> String {
+    let own = format!("BATON_{}", key.replace('.', "__").to_uppercase());
+    let is_said = |name: &str| std::env::var_os(name).is_some();
+    let theirs = WORKFLOW.iter().find(|(theirs, ours)| *ours == own && is_said(theirs) && !is_said(&own));
+    theirs.map_or_else(String::new, |(theirs, _)| format!(" (here {theirs})"))
+}
+
 /// Everything that can be set. Each part of the host gets its own from this; none of them knows this.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -323,7 +331,7 @@ impl Settings {
 
     fn check(&self) -> anyhow::Result<()> {
         let calls = &self.calls;
-        let wrong = |key: &str, rule: &str| Err(UsageError(format!("the setting {key} {rule}")).into());
+        let wrong = |key: &str, rule: &str| Err(UsageError(format!("the setting {key}{} {rule}", said_as(key))).into());
         if calls.seats == 0 || calls.seats > 10_000 {
             return wrong("calls.seats", "must be 1 to 10000; more instances do not fit into one process");
         }

@@ -9,7 +9,7 @@ use wasmtime::{Store, UpdateDeadline};
 use crate::bindings::Function;
 use crate::bindings::exports::baton::function::handler::Context;
 use crate::check::{LoadError, brief};
-use crate::durable::{DurableRun, Ran};
+use crate::durable::{DurableRun, Ran, Stop};
 use crate::end::End;
 use crate::limiter::Limiter;
 use crate::loaded::Loaded;
@@ -71,6 +71,18 @@ pub struct Executed {
     pub backtrace: Option<String>,
     /// What a durable function did; none if there was no time for it, and for any other.
     pub ran: Option<Ran>,
+}
+
+impl Executed {
+    /// Where a durable function asked for other steps than its log has, if it did: and with what it ended, if it ended by itself.
+    #[must_use]
+    pub fn divergence(&self) -> Option<String> {
+        let Some(Ran { stop: Some(Stop::Diverged(divergence)), .. }) = &self.ran else { return None };
+        Some(match &self.outcome {
+            Outcome::Rejected(refusal) => format!("{divergence}: it ends with {}: {}", refusal.code, refusal.message),
+            _ => divergence.to_string(),
+        })
+    }
 }
 
 /// When the halves of an attempt were over, as far as they are.

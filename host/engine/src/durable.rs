@@ -8,6 +8,7 @@ use baton_model::execution::{Answer, Ask, Divergence, Event, Pause, Replay, Step
 use baton_model::{CallsGrant, Name, Reply, Status};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 use wasmtime::{Result, StoreContextMut, bail};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtxBuilder};
@@ -101,7 +102,7 @@ impl Steps {
     pub(crate) fn new(run: DurableRun, log: Arc<CallLog>) -> Self {
         log.silence(run.watch.is_none() && !run.replay.is_past_log());
         let now_ms = Arc::new(AtomicU64::new(run.replay.now_ms()));
-        let random = ChaCha20Rng::seed_from_u64(run.replay.log().started().seed);
+        let random = random_of(run.replay.log().started().seed, 0);
         Self { run, since: Instant::now(), random, now_ms, log, facts: 0, bytes: 0, stop: None }
     }
 
@@ -123,11 +124,7 @@ impl Steps {
     /// The guest's standard clocks and random numbers come from the log too, each of them apart from the others.
     pub(crate) fn answer_for(&self, wasi: &mut WasiCtxBuilder) {
         let clock = LogClock { now_ms: Arc::clone(&self.now_ms), began_ms: self.run.replay.log().facts()[0].at_ms };
-        let random = |stream| {
-            let mut random = ChaCha20Rng::seed_from_u64(self.run.replay.log().started().seed);
-            random.set_stream(stream);
-            random
-        };
+        let random = |stream| random_of(self.run.replay.log().started().seed, stream);
         wasi.wall_clock(clock.clone()).monotonic_clock(clock);
         wasi.secure_random(random(1)).insecure_random(random(2));
         let mut seed = random(3);
@@ -202,6 +199,14 @@ impl Steps {
         }
         Ok(Reply { media_type, body: body.into() })
     }
+}
+
+/// The random numbers of a run: ChaCha20 under the SHA-256 of the seed and the stream, eight bytes each, the lowest first. They
+/// have to be the same in every version, or executions that have begun go on with others.
+fn random_of(seed: u64, stream: u64) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed(
+        Sha256::new().chain_update(seed.to_le_bytes()).chain_update(stream.to_le_bytes()).finalize().into(),
+    )
 }
 
 #[derive(ComponentType, Lift, Lower)]
@@ -339,5 +344,22 @@ impl HostMonotonicClock for LogClock {
 
     fn now(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed).saturating_sub(self.began_ms).saturating_mul(1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rng, random_of};
+
+    /// By Python: the keystream of ChaCha20 with a nonce and a counter of 0, read as little-endian numbers.
+    #[test]
+    fn random_numbers_are_the_same_in_every_version() {
+        let numbers = |seed, stream| {
+            let mut random = random_of(seed, stream);
+            [random.next_u64(), random.next_u64()]
+        };
+        assert_eq!(numbers(7, 0), [0x8699_4a5e_d222_b3d6, 0xa421_b2a1_0eb0_e9e3]);
+        assert_eq!(numbers(7, 1), [0x85ab_5a05_3199_66f2, 0xae83_a4f7_1f57_4d96]);
+        assert_eq!(numbers(u64::MAX, 3), [0x0976_ef87_a728_6a04, 0x9d62_b3bf_7662_10f1]);
     }
 }

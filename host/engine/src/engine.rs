@@ -16,6 +16,7 @@ use crate::durable;
 use crate::egress::Egress;
 use crate::keyvalue;
 use crate::loaded::Shared;
+use crate::pauses;
 use crate::scratch::{self, Home};
 use crate::settings;
 use crate::state::State;
@@ -142,5 +143,6 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     keyvalue::add_to_linker(&mut linker)?;
     calls::add_to_linker(&mut linker)?;
     durable::add_to_linker(&mut linker)?;
+    pauses::add_to_linker(&mut linker)?;
     Ok(linker)
 }

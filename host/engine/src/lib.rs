@@ -23,6 +23,7 @@ mod log;
 mod offer;
 mod order;
 mod outcome;
+mod pauses;
 mod precheck;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod rubbish;

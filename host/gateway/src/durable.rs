@@ -7,7 +7,10 @@ use axum::extract::{Query, Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use baton_broker::{Asked, Beginning, BrokerError, Caller, ExecutionView, Loaded, Taken, Withdrawn};
+use baton_broker::{
+    Asked, Beginning, BrokerError, Caller, EXECUTION_STATES as STATES, ExecutionView, Loaded, SendOptions, Taken,
+    Withdrawn,
+};
 use baton_model::execution::{History, Received};
 use baton_model::{CallId, Digest, FunctionId, Reply, RetryWish};
 use serde::Deserialize;
@@ -25,6 +28,8 @@ use crate::{door, exec, quota};
 /// How many executions one list has, if nobody says, and at the most.
 const LIST: usize = 100;
 const LIST_MAX: usize = 1000;
+/// How often one request looks on.
+const PAGES_MAX: usize = 100;
 
 /// `POST /v1/exec/…`: begins an execution, and does not wait for anything of it.
 pub(crate) async fn start(
@@ -37,18 +42,7 @@ pub(crate) async fn start(
     let _seat = gate.seat()?;
     let exec::Entrant { wishes, payload, .. } = exec::admit(&gate, &asker, &function, request).await?;
     let Wishes { options, .. } = wishes;
-    for (is_said, header) in [
-        (options.deadline_ms.is_some(), "Baton-Deadline"),
-        (options.delay.is_some(), "Baton-Delay"),
-        (options.key.is_some(), "Baton-Key"),
-        (!options.priority.is_normal(), "Baton-Priority"),
-        (options.retry != RetryWish::default(), "Baton-Attempts, Baton-Backoff or Baton-Retry-On"),
-    ] {
-        if is_said {
-            let detail = format!("an execution takes no {header}: it lasts as long as its function says; leave it out");
-            return Err(Problem::bad("bad-header", detail));
-        }
-    }
+    says_nothing_else(&options, "an execution", "it lasts as long as its function says")?;
     let id = options.id.unwrap_or_else(Caller::new_id);
     quota::admit(&gate, &function, 1).await?;
     let _entrant = exec::enter(&gate)?;
@@ -57,6 +51,22 @@ pub(crate) async fn start(
     let begun = gate.parts.durable.start(&function, &id, beginning, None).await;
     begun.map_err(|error| gate.broker_problem(&error))?;
     Ok(accepted(&function, &id, json!({ "id": id, "href": place(&function, &id) })))
+}
+
+/// Refuses the wishes of plain calls.
+fn says_nothing_else(options: &SendOptions, what: &str, why: &str) -> Result<(), Problem> {
+    for (is_said, header) in [
+        (options.deadline_ms.is_some(), "Baton-Deadline"),
+        (options.delay.is_some(), "Baton-Delay"),
+        (options.key.is_some(), "Baton-Key"),
+        (!options.priority.is_normal(), "Baton-Priority"),
+        (options.retry != RetryWish::default(), "Baton-Attempts, Baton-Backoff or Baton-Retry-On"),
+    ] {
+        if is_said {
+            return Err(Problem::bad("bad-header", format!("{what} takes no {header}: {why}; leave it out")));
+        }
+    }
+    Ok(())
 }
 
 /// `POST /v1/exec/{tenant}/{function}/{id}/events/{event}`: hands it an event. The same `Idempotency-Key` is the same event.
@@ -69,29 +79,24 @@ pub(crate) async fn event(
     door::open(&gate)?;
     let _seat = gate.seat()?;
     let exec::Entrant { wishes, payload, .. } = exec::admit(&gate, &asker, &function, request).await?;
+    says_nothing_else(&wishes.options, "an event", "it stands in the log at once")?;
     let media_type = wishes.options.media_type.unwrap_or_else(|| "application/json".to_owned());
     let event_id = wishes.options.id.unwrap_or_else(Caller::new_id);
     let received = Received { id: event_id.clone(), name, payload: Reply { media_type, body: payload } };
     quota::admit(&gate, &function, 1).await?;
     let _entrant = exec::enter(&gate)?;
     let taken = gate.parts.durable.event(gate.seen(&asker, &function), &id, received).await;
-    match taken.map_err(|error| gate.broker_problem(&error))? {
-        Taken::At(position) => Ok(accepted(
+    let taken = taken.map_err(|error| gate.broker_problem(&error))?;
+    match taken {
+        Taken::At { position, is_new } => Ok(accepted(
             &function,
             &id,
-            json!({ "event": event_id, "position": position, "href": place(&function, &id) }),
+            json!({ "event": event_id, "position": position, "new": is_new, "href": place(&function, &id) }),
         )),
         Taken::Unknown => Err(absent(&function, &id)),
-        Taken::Ended => {
-            Err(Problem::new(409, "ended").detail("the execution has ended; nothing reads its events any more"))
-        }
-        Taken::Full => {
-            let detail = "the log of the execution is as long as it may be; the function is to restart now and then";
-            Err(Problem::new(409, "log-full").detail(detail))
-        }
-        Taken::Damaged => {
-            let detail = "the log of the execution is not what it should be; `baton exec show` says what is wrong";
-            Err(Problem::new(409, "log-damaged").detail(detail))
+        Taken::Ended | Taken::Full | Taken::Damaged => {
+            let (code, why) = taken.refusal().unwrap_or_default();
+            Err(Problem::new(409, code).detail(format!("the execution {why}")))
         }
     }
 }
@@ -138,11 +143,15 @@ pub(crate) async fn result(
     if let Some(result) = result {
         return Ok(exec::answer(&function, result));
     }
-    if load(&gate, &asker, &function, &id).await?.ended_ms.is_some() {
+    let loaded = load(&gate, &asker, &function, &id).await?;
+    if loaded.ended_ms.is_some() {
         let detail = "the execution has ended, and its result has expired; its history has the end of it";
         return Err(Problem::new(404, "result-expired").detail(detail));
     }
-    let detail = "the execution has no result yet; ask again, or wait for it with ?wait=10s";
+    let detail = match loaded.stuck {
+        Some(why) => format!("the execution has no result, and is stuck: {why}"),
+        None => "the execution has no result yet; ask again, or wait for it with ?wait=10s".to_owned(),
+    };
     Err(Problem::new(404, "no-result-yet").detail(detail).retry_after(gate.config.retry_after))
 }
 
@@ -200,7 +209,7 @@ pub(crate) async fn cancel(
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     state: Option<String>,
-    after: Option<usize>,
+    after: Option<String>,
     limit: Option<usize>,
 }
 
@@ -214,9 +223,28 @@ pub(crate) async fn list(
     let _seat = gate.seat()?;
     let Query(ListQuery { state, after, limit }) = query.map_err(bad_query)?;
     let limit = limit.unwrap_or(LIST).clamp(1, LIST_MAX);
+    if let Some(state) = state.as_deref().filter(|state| !STATES.contains(state)) {
+        return Err(Problem::bad(
+            "bad-query",
+            format!("`state` is {state:?}, and must be one of {}", STATES.join(", ")),
+        ));
+    }
     let seen = gate.seen(&asker, &function);
-    let found = gate.parts.durable.list(seen, state.as_deref(), after.unwrap_or(0), limit).await;
-    let (executions, next) = found.map_err(|error| gate.broker_problem(&error))?;
+    let (mut executions, mut next) = (Vec::new(), after);
+    // Of one state there may be few among many, which are looked at a page at a time.
+    for _ in 0..PAGES_MAX {
+        let found = gate.parts.durable.list(seen, state.as_deref(), next.as_deref(), LIST).await;
+        let (more, behind) = found.map_err(|error| gate.broker_problem(&error))?;
+        executions.extend(more);
+        next = behind;
+        if next.is_none() || executions.len() >= limit {
+            break;
+        }
+    }
+    if executions.len() > limit {
+        executions.truncate(limit);
+        next = executions.last().map(ExecutionView::place);
+    }
     let views: Vec<Value> = executions
         .iter()
         .map(|execution: &ExecutionView| {

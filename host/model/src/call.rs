@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::execution::StepRef;
+use crate::execution::{EventFor, StepRef};
 use crate::{CallId, EntryId, FunctionId, OrderKey, PastAttempt, Priority, ReplyTo, RetryWish};
 
 /// When a call is due that waits for its turn behind others with its key: never by time. The year 3000, in Unix milliseconds.
@@ -48,6 +48,8 @@ pub struct Call {
     pub history: Vec<PastAttempt>,
     /// The step of an execution that it is; none for most.
     pub step: Option<Box<StepRef>>,
+    /// The event that it is for an execution of its function; none for most.
+    pub event: Option<Box<EventFor>>,
     /// Whether it is no call but the wake of an execution, whose id it has.
     pub is_wake: bool,
     /// What its caller asks for if it fails.
@@ -78,6 +80,7 @@ impl Call {
             spent: 0,
             history: Vec::new(),
             step: None,
+            event: None,
             is_wake: false,
             retry: RetryWish::default(),
             accepted_ms: 0,

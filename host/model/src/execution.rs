@@ -12,12 +12,14 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Event, Pause, Received, Started, StepCall, StepRef, call_id, calls_of};
+pub use event::{Event, EventFor, Pause, Received, Started, StepCall, StepRef, call_id, calls_of};
 pub use history::{History, HistoryError, Recorded};
 pub use log::{Log, LogError, Logged};
 pub use record::{Record, RecordError, chain};
 pub use replay::{Answer, Ask, Divergence, Replay};
 
+/// With this code an execution ends whose function asks to be tried again: over the same log it would ask for the same.
+pub const FAILED: &str = "failed";
 /// The most facts of one log. One that grows beyond is better begun anew (`restart`), for every wake reads all of it.
 pub const LOG_EVENTS_MAX: usize = 50_000;
 /// The most bytes that its events have, after which no further step is begun: every wake reads all of them.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use baton_broker::{Beginning, Begun, BrokerConfig, Executions, Loaded, Taken};
 use baton_engine::{Component, DurableRun, Engine, EngineConfig, Executed, Invocation, Ran, Stop};
-use baton_model::execution::{Log, Received, Replay, calls_of};
+use baton_model::execution::{Log, Received, Replay, Started, calls_of};
 use baton_model::{Call, CallId, CallsGrant, FunctionId, Grants, Limits, Reply, ReplyTo};
 use baton_tests::settings::{PATIENCE, PREFIX};
 use baton_tests::{Caller, Folder, Redis, Subscription, until};
@@ -89,7 +89,7 @@ impl Scene {
         let payload = Reply { media_type: "application/json".to_owned(), body: "1".into() };
         let received = Received { id: CallId::parse("go").context("an id")?, name: "go".parse()?, payload };
         match self.executions.event(&self.function, id, received).await? {
-            Taken::At(_) => Ok(()),
+            Taken::At { .. } => Ok(()),
             other => bail!("the event is not taken: {other:?}"),
         }
     }
@@ -252,12 +252,12 @@ async fn replay(scene: &mut Scene, part: &mut Part) -> Result<()> {
 
 /// The function over the whole log, up to where it waits.
 async fn run_over(component: &Component, log: Log, id: &CallId, clock_ms: u64) -> Result<()> {
-    let input = log.started().input.clone();
+    let Started { input, seed, .. } = log.started().clone();
     let mut call = Call::plain(FUNCTIONS[0].parse()?, id.clone(), input.body.to_vec());
     call.media_type = input.media_type;
     let run = DurableRun {
         replay: Replay::new(log),
-        calls_begin: calls_of(&call.function, id),
+        calls_begin: calls_of(&call.function, id, seed),
         depth: 0,
         clock_ms,
         calls: Some(CallsGrant::All),

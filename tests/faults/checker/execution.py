@@ -155,7 +155,8 @@ def differences(state, known):
     waits = {name for name in known if name[:2] in ("c:", "t:")}
     if waits != state.waits:
         found.append(f"it waits for {sorted(waits)}, and by its log for {sorted(state.waits)}")
-    events = {name[2:]: int(position) for name, position in known.items() if name[:2] == "e:"}
+    # Behind the position stands the run in which it came.
+    events = {name[2:]: int(position.split()[0]) for name, position in known.items() if name[:2] == "e:"}
     if events != state.events:
         found.append(f"its events are {events}, and by its log {state.events}")
     if ("ended" in known) != (state.state in ENDS):

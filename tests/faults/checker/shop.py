@@ -56,8 +56,8 @@ class Run:
         return fact
 
     def call(self, function, value):
-        run = self.started.number("run")
-        begins = hashlib.sha256(f"default/order\n{self.execution}".encode()).hexdigest()[:32]
+        run, seed = self.started.number("run"), self.started.number("seed")
+        begins = hashlib.sha256(f"default/order\n{self.execution}\n{seed}".encode()).hexdigest()[:32]
         self.step("call-scheduled", function=function, call=f"{begins}.{run}.{self.steps + 1}", payload=value)
         if self.steps not in self.answers:
             raise Waits(f"for the end of its call of {function}")

@@ -7,7 +7,7 @@ use baton_tests::{Host, Http, Stage, sample, steps_guest, until};
 use super::shop::Order;
 
 /// A host with the function that takes the steps that it is told, and nobody who would serve it.
-async fn alone() -> Result<(Stage, Host, Http)> {
+pub(crate) async fn alone() -> Result<(Stage, Host, Http)> {
     let stage = Stage::with(&[]).await?;
     stage.folder.install("order", &steps_guest()?)?;
     stage.folder.write_manifest("order", "[grants.calls]\nfunctions = [\"echo\"]\n")?;
@@ -76,6 +76,10 @@ async fn what_an_execution_does_not_take_is_said() -> Result<()> {
     http.post("/v1/exec/order/nobody/events/x", "").await?.problem(404, "no-such-path")?;
     http.post("/v1/exec/default/order/nobody/move", "").await?.problem(404, "unknown-execution")?;
     http.post("/v1/exec/default/order/nobody/move?digest=x", "").await?.problem(400, "bad-query")?;
+    http.get("/v1/exec/default/order?state=ended").await?.problem(400, "bad-query")?;
+    let order = Order::with(&http, r#"[{"event":"go"}]"#).await?;
+    let event = format!("/v1/exec/default/order/{}/events/go", order.id);
+    http.post_with(&event, &[("baton-delay", "5s")], "").await?.problem(400, "bad-header")?;
     Ok(())
 }
 
@@ -149,6 +153,21 @@ async fn more_steps_than_are_written_at_once_are_written_one_part_after_another(
     order.result().await?.expect(200)?;
     let emitted = order.words().await?.iter().filter(|word| *word == "emitted").count();
     ensure!(emitted == 2500, "{emitted}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_that_are_made_together_wake_their_function_when_all_have_ended() -> Result<()> {
+    let (_stage, _host, http) = alone().await?;
+    let order = Order::with(&http, r#"[{"calls-at-once":8}]"#).await?;
+    order.until_last("call-scheduled").await?;
+    for call in order.history().await?.iter().filter_map(|event| event["call"].as_str()) {
+        http.delete_with(&format!("/v1/calls/default/echo/{call}"), &[]).await?.expect(200)?;
+    }
+    order.result().await?.problem(422, "cancelled")?;
+    let metrics = String::from_utf8_lossy(&http.get("/metrics").await?.expect(200)?.body).into_owned();
+    let waits = r#"faas_invocations_total{faas_name="default/order",outcome="waits"} 1"#;
+    ensure!(metrics.lines().any(|line| line == waits), "it ran in vain: {metrics}");
     Ok(())
 }
 

@@ -8,5 +8,7 @@ mod orders;
 mod plans;
 mod proof;
 mod reload;
+mod sandbox;
 mod shop;
+mod streams;
 mod tampered;

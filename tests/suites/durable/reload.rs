@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use baton_model::{Digest, Status};
-use baton_tests::settings::{NO_FUNCTIONS, PATIENCE};
+use baton_tests::settings::{LEASE_MS, NO_FUNCTIONS, PATIENCE};
 use baton_tests::{Event, Fleet, Host, Http, Stage, patched, saga_guest, until, variant};
 
 use super::shop::{Order, sagas, stuck};
@@ -214,4 +214,67 @@ async fn an_execution_moves_to_a_build_that_asks_for_the_same_steps_and_to_no_ot
     ensure!(history.iter().filter(|event| event["event"] == "call-scheduled").count() == 3, "{history:?}");
     stage.caller.quiescent("order").await?;
     super::judge::logs_are_sound(&stage, &[saga]).await
+}
+
+#[tokio::test]
+async fn an_execution_goes_on_with_a_new_build_by_itself_where_its_manifest_says_so() -> Result<()> {
+    let (mut stage, _front, http, [first, second, _]) = scene().await?;
+    let grants = "[grants.calls]\nfunctions = [\"echo\", \"sleep\"]\n";
+    stage.folder.write_manifest("order", &format!("{grants}\n[executions]\non_new_build = \"move\"\n"))?;
+    let mut host = stage.host().start_ready(&["order", "echo"]).await?;
+    let saga = begin(&http, 1).await?.remove(0);
+    saga.until_last("event-awaited").await?;
+    // One that asks for other steps is refused, and named; it goes on with its own.
+    stage.folder.install("order", &second)?;
+    host.ready_with("order", &second).await?;
+    saga.tell("other", "other").await?.expect(202)?;
+    let digest = Digest::of(&second).to_string();
+    until("the move is tried", PATIENCE, async || {
+        Ok(saga.show().await?["refused"].as_str().is_some_and(|said| said.starts_with(&digest)).then_some(()))
+    })
+    .await?;
+    let third = variant(&first, 3);
+    stage.folder.install("order", &third)?;
+    host.ready_with("order", &third).await?;
+    saga.tell("go", "go").await?.expect(202)?;
+    let result = stage.caller.result("order", &saga.id).await?;
+    ensure!(result.digest == Some(Digest::of(&third)) && result.payload == "saga-build-0", "{result:?}");
+    ensure!(saga.show().await?["refused"].is_null(), "what it was moved to is not refused");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_build_that_redis_does_not_keep_any_more_is_not_moved_to() -> Result<()> {
+    let (mut stage, _front, http, [_, second, _]) = scene().await?;
+    let third = variant(&second, 3);
+    let mut host = stage.host().setting(LEASE_MS, 1000).start_ready(&["order", "echo"]).await?;
+    stage.folder.install("order", &second)?;
+    host.ready_with("order", &second).await?;
+    let old = begin(&http, 1).await?.remove(0);
+    old.until_last("event-awaited").await?;
+    stage.folder.install("order", &third)?;
+    host.ready_with("order", &third).await?;
+    let saga = begin(&http, 1).await?.remove(0);
+    saga.until_last("event-awaited").await?;
+    // The host has the old build at hand from here on, and Redis has it not.
+    old.tell("go", "go").await?.expect(202)?;
+    old.result().await?.expect(200)?;
+    let key = format!("baton:{{default/order}}:component:{}", Digest::of(&second));
+    redis::cmd("DEL").arg(&key).query_async::<()>(stage.caller.connection()).await?;
+    let path = format!("/v1/exec/default/order/{}/move?digest={}", saga.id, Digest::of(&second));
+    http.post(&path, "").await?.expect(202)?;
+    let refused =
+        until("the move is refused", PATIENCE, async || Ok(saga.show().await?["refused"].as_str().map(str::to_owned)))
+            .await?;
+    ensure!(refused.contains("is not kept"), "{refused}");
+    // A component that was kept, and is not any more, is kept again for the next that begins.
+    let key = format!("baton:{{default/order}}:component:{}", Digest::of(&third));
+    redis::cmd("DEL").arg(&key).query_async::<()>(stage.caller.connection()).await?;
+    let new = begin(&http, 1).await?.remove(0);
+    new.until_last("event-awaited").await?;
+    for one in [&saga, &new] {
+        one.tell("go", "go").await?.expect(202)?;
+        one.result().await?.expect(200)?;
+    }
+    Ok(())
 }

@@ -55,13 +55,15 @@ pub(crate) enum Ended {
     HandedBack,
     /// It was the wake of an execution, which waits again.
     Waits,
+    /// It was the wake of an execution, which cannot go on before somebody mends it.
+    Stuck,
     Malformed,
     Oversize,
     BadReply,
 }
 
 impl Ended {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Ok,
         Self::Rejected,
         Self::Retry,
@@ -77,6 +79,7 @@ impl Ended {
         Self::Cancelled,
         Self::HandedBack,
         Self::Waits,
+        Self::Stuck,
         Self::Malformed,
         Self::Oversize,
         Self::BadReply,
@@ -136,6 +139,7 @@ impl Ended {
             Self::Cancelled => "cancelled",
             Self::HandedBack => "handed-back",
             Self::Waits => "waits",
+            Self::Stuck => "stuck",
             Self::Malformed => "malformed",
             Self::Oversize => "oversize",
             Self::BadReply => "bad-reply",
@@ -152,7 +156,8 @@ impl Ended {
             | Self::Memory
             | Self::ResultTooLarge
             | Self::HostFault
-            | Self::HostsLost => true,
+            | Self::HostsLost
+            | Self::Stuck => true,
             Self::Ok
             | Self::Rejected
             | Self::Timeout

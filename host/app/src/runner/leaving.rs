@@ -162,7 +162,11 @@ impl Runner {
                 // Or the answer to the first try was lost, and the call waits already.
                 retry_after.map(|_| (key.function, Duration::ZERO))
             }
-            Verdict::Refused => None,
+            Verdict::Refused => {
+                // It may be that a component is not kept that was.
+                self.shelf.doubt(&key.function);
+                None
+            }
         }
     }
 }

@@ -118,6 +118,7 @@ impl Advances {
         }
         match self.advance.run(link, &call).await? {
             Value::Int(1) => Ok(Verdict::Done),
+            Value::Int(2) => Ok(Verdict::Duplicate),
             Value::Int(0) => Ok(Verdict::Fenced),
             Value::Int(-2) => {
                 let gone = format!(

@@ -1,16 +1,23 @@
 //! Scripts that stand behind what all of executions share, and those that tell an execution of the end of a call.
 
+use baton_model::execution::LOG_BYTES_MAX;
+
 use crate::script::Lua;
+
+/// What all of them share.
+fn shared() -> String {
+    format!("local LOG_BYTES_MAX = {LOG_BYTES_MAX}\n{}", include_str!("../scripts/execution.lua"))
+}
 
 /// A script that works on executions.
 pub(super) fn script(flags: &str, body: &str) -> Lua {
-    Lua::made(format!("#!lua{flags}\n{}\n{body}", include_str!("../scripts/execution.lua")))
+    Lua::made(format!("#!lua{flags}\n{}\n{body}", shared()))
 }
 
 /// The same for a script that stands by itself too; its first line stays the first.
 pub(crate) fn before(whole: &'static str) -> Lua {
     let (first, body) = whole.split_once('\n').unwrap_or((whole, ""));
-    Lua::made(format!("{first}\n{}\n{body}", include_str!("../scripts/execution.lua")))
+    Lua::made(format!("{first}\n{}\n{body}", shared()))
 }
 
 /// A script that ends a call which is a step, after which its end stands in the log of its execution, in the same step.
@@ -30,6 +37,6 @@ pub(crate) fn and_tell(inside: &'static str) -> Lua {
              {{ 'event', 'call-completed', 'step', step, 'result', redis.call('GET', KEYS[#KEYS]) }})\n\
          end\n\
          return said\n",
-        include_str!("../scripts/execution.lua")
+        shared()
     ))
 }

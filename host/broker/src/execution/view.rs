@@ -25,6 +25,8 @@ pub struct Loaded {
     pub reply: Option<ReplyTo>,
     /// Why it is stuck, if it is.
     pub stuck: Option<String>,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
     /// To which component it is to be moved; empty if to none.
     pub wish: String,
     /// A component that it could not be moved to, and why.
@@ -60,6 +62,9 @@ pub struct ExecutionView {
     /// Why it is stuck.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck: Option<String>,
+    /// Why it failed: a word and a text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// What only its log tells; lists leave it out.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub details: Option<ExecutionDetails>,
@@ -84,6 +89,14 @@ pub struct ExecutionDetails {
     pub refused: Option<String>,
 }
 
+impl ExecutionView {
+    /// Its place in a list, behind which the next page begins.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}-{}", self.began_ms, self.id)
+    }
+}
+
 /// A step that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenStep {
@@ -100,7 +113,7 @@ impl Loaded {
     /// As it is shown.
     #[must_use]
     pub fn view(self, id: &CallId) -> ExecutionView {
-        let Self { state, run, length, link, steps, stuck, wish, refused, began_ms, ended_ms, log, .. } = self;
+        let Self { state, run, length, link, steps, stuck, failed, wish, refused, began_ms, ended_ms, log, .. } = self;
         let wish = Some(wish).filter(|wish| !wish.is_empty());
         let details = match Log::read_to(log, (length, &link)) {
             Ok(log) => ExecutionDetails {
@@ -115,7 +128,7 @@ impl Loaded {
             }
         };
         let (id, details) = (id.clone(), Some(details));
-        ExecutionView { id, state, run, steps, events: length, began_ms, ended_ms, stuck, details }
+        ExecutionView { id, state, run, steps, events: length, began_ms, ended_ms, stuck, failed, details }
     }
 }
 

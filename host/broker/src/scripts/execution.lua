@@ -7,54 +7,76 @@
 --   chain     the chain of the last of them
 --   bytes     how many bytes they have, names and values
 --   steps     how many steps the function has asked for
---   wake      1 = a wake of it stands in the stream or among the delayed calls, or a host has it; 0 = none does
+--   wake      the entry of its wake in the stream; 1 = it stands among the delayed calls; 0 = there is none
 --   began, ended  in Unix ms
 --   c:<run>:<step>  a call of this step has not ended
+--   calls     how many such calls there are
 --   t:<run>:<step>  a timer of this step has not fired
---   e:<id>    an event with this id came; its position
+--   e:<id>    an event with this id came: its position, and the run in which it came
 --   parent    whose step it is, if it is one: step, run, function and id of that execution
 --   digest    the component that it runs on
 --   move      the component that it is to be moved to, or 'newest'; whoever runs it next tries that
 --   refused   a component that it could not be moved to, and why
 --   stuck     why it cannot go on, if it is stuck
+--   failed    why it failed, if it did
 -- and others that hosts write at its start.
 -- `log` is a stream whose entries are numbered 1-0, 2-0 and so on.
 
+local clock
 local function now_ms()
-  local time = redis.call('TIME')
+  local time = clock or redis.call('TIME')
+  clock = time
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whether the log has what its execution says. It is written to by these scripts alone. `said` is the length that it says, if that was read.
-local function is_whole(state, log, said)
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  local length = tonumber(said or redis.call('HGET', state, 'length'))
-  return redis.call('XLEN', log) == length and (length == 0 or last[1] == string.format('%.0f-0', length))
+-- What a script knows of an execution while it writes to its log. `close` writes down what changed.
+local function open(state, log)
+  local known = redis.call('HMGET', state, 'state', 'run', 'length', 'chain', 'bytes', 'wake', 'calls', 'steps', 'move')
+  return {
+    state = state, log = log, is = known[1], run = known[2], length = tonumber(known[3]), chain = known[4] or '',
+    bytes = tonumber(known[5]) or 0, wake = known[6], calls = tonumber(known[7]) or 0, steps = known[8], wish = known[9] or '',
+  }
+end
+
+local function close(book)
+  redis.call('HSET', book.state, 'length', book.length, 'chain', book.chain, 'bytes', string.format('%.0f', book.bytes), 'calls', book.calls)
+end
+
+-- Whether the log has what its execution says. It is written to by these scripts alone.
+local function is_whole(book)
+  local last = redis.call('XREVRANGE', book.log, '+', '-', 'COUNT', 1)[1]
+  return redis.call('XLEN', book.log) == book.length and (book.length == 0 or last[1] == string.format('%.0f-0', book.length))
 end
 
 -- Appends one fact: names and values in turn. Each entry is chained to the one before it.
-local function append(state, log, fields)
-  local known = redis.call('HMGET', state, 'length', 'chain', 'bytes')
-  local length, bytes = tonumber(known[1]) + 1, tonumber(known[3]) or 0
+local function append(book, fields)
   fields[#fields + 1] = 'at'
   fields[#fields + 1] = string.format('%.0f', now_ms())
-  local parts = { known[2] }
+  local parts = { book.chain }
   for _, text in ipairs(fields) do
     parts[#parts + 1] = #text .. ':' .. text
-    bytes = bytes + #text
+    book.bytes = book.bytes + #text
   end
-  local chain = redis.sha1hex(table.concat(parts))
+  book.chain = redis.sha1hex(table.concat(parts))
   fields[#fields + 1] = 'chain'
-  fields[#fields + 1] = chain
-  redis.call('XADD', log, string.format('%.0f-0', length), unpack(fields))
-  redis.call('HSET', state, 'length', length, 'chain', chain, 'bytes', string.format('%.0f', bytes))
+  fields[#fields + 1] = book.chain
+  book.length = book.length + 1
+  redis.call('XADD', book.log, string.format('%.0f-0', book.length), unpack(fields))
 end
 
 -- Sees to it that a host runs it: there is one entry for it, and no second.
-local function wake(calls, state, id)
-  if redis.call('HGET', state, 'wake') == '1' then return end
-  redis.call('XADD', calls, '*', 'payload', '', 'id', id, 'execution', '1')
-  redis.call('HSET', state, 'wake', '1')
+local function wake(calls, book, id)
+  if book.wake == '1' then return end
+  -- One that somebody deleted by hand would never come.
+  if book.wake and book.wake ~= '0' and #redis.call('XRANGE', calls, book.wake, book.wake) > 0 then return end
+  book.wake = redis.call('XADD', calls, '*', 'payload', '', 'id', id, 'execution', '1')
+  redis.call('HSET', book.state, 'wake', book.wake)
+end
+
+-- Whether a host that runs it would learn of anything. A step's calls are waited for together: none of them wakes it before the
+-- last has ended, and nothing else can either. What is stuck may be mended by whatever comes.
+local function is_of_use(book)
+  return book.calls <= 0 or book.is == 'stuck'
 end
 
 -- How a timer stands in the delayed set.
@@ -63,9 +85,8 @@ local function timer(id, run, step)
 end
 
 -- Whether it has begun and not ended.
-local function is_open(state)
-  local is = redis.call('HGET', state, 'state')
-  return is == 'running' or is == 'stuck'
+local function is_open(book)
+  return book.is == 'running' or book.is == 'stuck'
 end
 
 -- The stream in which wakes stand, by any call stream of the function.
@@ -76,28 +97,48 @@ end
 -- Makes an execution of which there is nothing yet, with the fact `started`, and has it run.
 local function begin(calls, state, log, all, mark, id, known, started)
   local now = string.format('%.0f', now_ms())
-  redis.call('HSET', state, 'state', 'running', 'run', '1', 'length', '0', 'chain', '', 'steps', '0', 'wake', '0', 'began', now,
-    unpack(known))
+  redis.call('HSET', state, 'state', 'running', 'run', '1', 'steps', '0', 'wake', '0', 'began', now, unpack(known))
   redis.call('ZADD', all, now, id)
   redis.call('SET', mark, 'execution')
-  append(state, log, started)
-  wake(calls, state, id)
+  local book = { state = state, log = log, is = 'running', length = 0, chain = '', bytes = 0, wake = '0', calls = 0 }
+  append(book, started)
+  close(book)
+  wake(calls, book, id)
 end
 
 -- A call of a step has ended, or its timer has fired: `mark` is what stands in the state for it. Nothing is done twice.
 local function answer(calls, state, log, id, mark, fields)
-  if not is_open(state) or redis.call('HDEL', state, mark) == 0 then return false end
+  local book = open(state, log)
+  if not is_open(book) or redis.call('HDEL', state, mark) == 0 then return false end
+  if string.sub(mark, 1, 2) == 'c:' then book.calls = book.calls - 1 end
   -- A log that is not what it should be is left as it is: whoever runs it says so.
-  if is_whole(state, log) then append(state, log, fields) end
-  wake(calls, state, id)
+  local whole = is_whole(book)
+  if whole then
+    local bytes = 0
+    for _, text in ipairs(fields) do bytes = bytes + #text end
+    -- Whoever runs it reads all of the log, so an answer that it has no room for becomes a failure.
+    if fields[5] == 'result' and book.bytes + bytes > LOG_BYTES_MAX then
+      local call = string.match(fields[6], '^{"status":"%l+","id":"([^"]+)"') or 'unknown'
+      local why = string.format('the answer has no room in the log of the execution, which may have %.0f bytes', LOG_BYTES_MAX)
+      fields[6] = string.format(
+        '{"status":"error","id":"%s","type":"application/json","length":0,"error":{"code":"log-full","message":"%s"}}\n', call, why)
+    end
+    append(book, fields)
+    close(book)
+  else
+    redis.call('HSET', state, 'calls', book.calls)
+  end
+  if is_of_use(book) or not whole then wake(calls, book, id) end
   return true
 end
 
--- What was asked for and not answered is of no use any more.
-local function forget(state)
-  local known = redis.call('HKEYS', state)
-  for _, field in ipairs(known) do
-    if string.match(field, '^[ct]:') then redis.call('HDEL', state, field) end
+-- What was asked for and not answered is of no use any more, nor are the ids of events that came before the run `last`.
+local function forget(state, last)
+  local known = redis.call('HGETALL', state)
+  for i = 1, #known, 2 do
+    local kind = string.sub(known[i], 1, 2)
+    local came = last and kind == 'e:' and tonumber(string.match(known[i + 1], ' (%d+)$') or 1)
+    if kind == 'c:' or kind == 't:' or came and came < last then redis.call('HDEL', state, known[i]) end
   end
 end
 
@@ -142,6 +183,7 @@ local function finish(state, log, all, result, mark, id, word, document, result_
   forget(state)
   unpin(state, id, kept)
   redis.call('HSET', state, 'state', word, 'wake', '0', 'ended', string.format('%.0f', now_ms()))
+  redis.call('HDEL', state, 'move')
   redis.call('SET', result, document, 'PX', result_ttl)
   redis.call('DEL', mark)
   tell_parent(state, document)
@@ -149,8 +191,10 @@ local function finish(state, log, all, result, mark, id, word, document, result_
   redis.call('PEXPIRE', log, kept)
   -- Those whose time is over go from the list, a few at a time, wherever in it they stand.
   local first = now_ms() % math.max(1, redis.call('ZCARD', all))
-  for _, other in ipairs(redis.call('ZRANGE', all, first, first + 2)) do
-    local key = string.sub(state, 1, #state - #id) .. other
-    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', all, other) end
+  for _, from in ipairs({ 0, first }) do
+    for _, other in ipairs(redis.call('ZRANGE', all, from, from + 1)) do
+      local key = string.sub(state, 1, #state - #id) .. other
+      if redis.call('EXISTS', key) == 0 then redis.call('ZREM', all, other) end
+    end
   end
 end

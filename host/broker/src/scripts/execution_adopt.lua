@@ -22,15 +22,18 @@
 --
 -- Returns
 --   1  begun, and the entry is acknowledged
---   2  there is an execution of this id; the entry is acknowledged
+--   2  there is an execution of this id, which has not ended; the entry is acknowledged
+--   3  there was one, which has ended; nothing was changed
 --   0  lost: this host does not hold the lease any more; nothing was changed
 local calls, claims, state = KEYS[1], KEYS[2], KEYS[3]
 local group, me, entry = ARGV[1], ARGV[2], ARGV[3]
 local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
 if pending.err or #pending == 0 then return 0 end
 if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return 0 end
+local book = open(state, KEYS[4])
+if book.is and not is_open(book) then return 3 end
 local said = 2
-if redis.call('EXISTS', state) == 0 then
+if not book.is then
   local known, started = {}, {}
   local last = 7 + ARGV[7]
   for i = 8, last do known[#known + 1] = ARGV[i] end

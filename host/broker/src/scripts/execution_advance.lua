@@ -35,8 +35,9 @@
 --          how many names and values its entry has, and these
 --
 -- Returns
+--   2  it has ended, or was begun anew, meanwhile; the wake is acknowledged, and nothing was written
 --   1  written; of one that is to begin anew nothing if something came meanwhile: it is run again and learns of that first
---   0  lost: this host does not hold the lease any more, or the execution has ended or was begun anew; nothing was changed
+--   0  lost: this host does not hold the lease any more; nothing was changed
 --  -1  the log is not what it should be; nothing was changed
 --  -2  the component is not kept; nothing was changed
 local calls, claims, delayed, state, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -50,21 +51,23 @@ local function leave()
   redis.call('XDEL', calls, entry)
   redis.call('HDEL', claims, entry)
 end
-local known = redis.call('HMGET', state, 'run', 'steps', 'length', 'move')
-if not is_open(state) or known[1] ~= run or known[2] ~= ARGV[8] then
+local book = open(state, log)
+if not is_open(book) or book.run ~= run or book.steps ~= ARGV[8] then
   leave()
-  return 0
+  return 2
 end
 -- What cannot be read is not written to, and can be stuck all the same.
-if ARGV[9] ~= 'stuck' and not is_whole(state, log, known[3]) then return -1 end
+if ARGV[9] ~= 'stuck' and not is_whole(book) then return -1 end
+local is_news = (book.length or 0) > tonumber(ARGV[7])
 -- What somebody put under a key of the calls, or under the delayed set, by hand is found here, before anything is written.
 redis.call('ZCARD', delayed)
 redis.call('ZCARD', KEYS[6])
+if ARGV[21] == 'pin' then redis.call('HLEN', string.sub(components(state, id), 1, -2) .. 's') end
 for i = 9, #KEYS, 3 do redis.call('XLEN', KEYS[i]) end
-if ARGV[9] == 'restarts' and known[3] ~= ARGV[7] then
+if ARGV[9] == 'restarts' and is_news then
   leave()
-  redis.call('HSET', state, 'wake', '0')
-  wake(normal(calls), state, id)
+  book.wake = '0'
+  wake(normal(calls), book, id)
   return 1
 end
 -- The first fact of what was never run, or is moved, is the component that it is pinned to from then on.
@@ -86,19 +89,25 @@ end
 for _ = 1, ARGV[20] do
   local takes, step, count = unpack(take(3))
   local fact = take(count)
-  if takes == 'pin' then pin(state, id, fact[#fact], ARGV[12]) end
+  if takes == 'pin' then
+    pin(state, id, fact[#fact], ARGV[12])
+    redis.call('HDEL', state, 'refused')
+  end
   if takes == 'begin' then
-    forget(state)
+    forget(state, tonumber(run))
     unpin(state, id, ARGV[12])
     redis.call('DEL', log)
     run, steps = string.format('%.0f', run + 1), 0
-    redis.call('HSET', state, 'run', run, 'length', '0', 'chain', '', 'bytes', '0')
+    redis.call('HSET', state, 'run', run)
+    book.length, book.chain, book.bytes, book.calls = 0, '', 0, 0
   end
-  append(state, log, fact)
+  if fact[2] == 'failed' then redis.call('HSET', state, 'failed', fact[4] .. ': ' .. fact[6]) end
+  append(book, fact)
   if step ~= '' then steps = tonumber(step) end
   if takes == 'call' then
     local fields = take(take(1)[1])
     redis.call('HSET', state, 'c:' .. run .. ':' .. step, '1')
+    book.calls = book.calls + 1
     local stream, result, mark = KEYS[made], KEYS[made + 1], KEYS[made + 2]
     made = made + 3
     -- Nobody but this step makes a call of this id, and it is made here only once.
@@ -111,28 +120,25 @@ for _ = 1, ARGV[20] do
     first_due = math.min(first_due or tonumber(takes), tonumber(takes))
   end
 end
-redis.call('HSET', state, 'steps', steps)
+if ARGV[20] ~= '0' then close(book) end
 leave()
 
 local how = ARGV[9]
-redis.call('HSET', state, 'wake', '0')
-local wish = known[4] or ''
-if wish == ARGV[18] then redis.call('HDEL', state, 'move') end
-if ARGV[19] ~= '' then redis.call('HSET', state, 'refused', ARGV[19]) elseif wish ~= '' then redis.call('HDEL', state, 'refused') end
+redis.call('HSET', state, 'steps', steps, 'wake', '0')
+book.wake = '0'
+if book.wish == ARGV[18] then redis.call('HDEL', state, 'move') end
+if ARGV[19] ~= '' then redis.call('HSET', state, 'refused', ARGV[19]) elseif book.wish ~= '' then redis.call('HDEL', state, 'refused') end
 if how == 'completed' or how == 'failed' then
   finish(state, log, KEYS[6], KEYS[7], KEYS[8], id, how, ARGV[10], ARGV[11], ARGV[12])
   if ARGV[14] ~= '' then redis.call('PUBLISH', ARGV[14], ARGV[10]) end
-elseif how == 'stuck' then
-  redis.call('HSET', state, 'state', 'stuck', 'stuck', ARGV[10])
-  -- What came meanwhile may mend it.
-  if tonumber(known[3]) > tonumber(ARGV[7]) then wake(normal(calls), state, id) end
 else
-  redis.call('HSET', state, 'state', 'running')
-  -- What came meanwhile nobody has seen yet.
-  if how == 'restarts' or how == 'goes-on' or tonumber(known[3]) > tonumber(ARGV[7]) then wake(normal(calls), state, id) end
+  book.is = how == 'stuck' and 'stuck' or 'running'
+  redis.call('HSET', state, 'state', book.is)
+  if how == 'stuck' then redis.call('HSET', state, 'stuck', ARGV[10]) end
+  -- What came meanwhile nobody has seen yet, nor has anybody tried to move it since it was asked for.
+  local is_due = how == 'restarts' or how == 'goes-on' or (is_news and is_of_use(book)) or book.wish ~= ARGV[18]
+  if is_due then wake(normal(calls), book, id) end
 end
--- Nor has anybody tried to move it since it was asked for.
-if wish ~= ARGV[18] and is_open(state) then wake(normal(calls), state, id) end
 if first_due then
   local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
   if tonumber(first[2]) >= first_due then

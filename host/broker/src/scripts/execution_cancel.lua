@@ -13,13 +13,21 @@
 -- ARGV[5] how a reply channel starts
 --
 -- Returns
---   the result  it is taken back
+--   the result  it is taken back, now or before
 --   0  there is no such execution
 --  -1  it has ended
 local state, log = KEYS[1], KEYS[2]
-if redis.call('EXISTS', state) == 0 then return 0 end
-if not is_open(state) then return -1 end
-if is_whole(state, log) then append(state, log, { 'event', 'cancelled' }) end
+local book = open(state, log)
+if not book.is then return 0 end
+if not is_open(book) then
+  -- Asking again is answered as before.
+  local said = book.is == 'cancelled' and redis.pcall('GET', KEYS[4])
+  return type(said) == 'string' and said or -1
+end
+if is_whole(book) then
+  append(book, { 'event', 'cancelled' })
+  close(book)
+end
 local known = redis.call('HMGET', state, 'reply', 'began')
 local reply = known[1]
 local document = string.gsub(ARGV[2], '"accepted_ms":0', '"accepted_ms":' .. known[2], 1)

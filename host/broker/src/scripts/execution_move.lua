@@ -10,10 +10,10 @@
 --   1  it is asked for
 --   0  there is no such execution
 --  -1  it has ended
-local state = KEYS[2]
-if redis.call('EXISTS', state) == 0 then return 0 end
-if not is_open(state) then return -1 end
-redis.call('HSET', state, 'move', ARGV[2])
-redis.call('HDEL', state, 'refused')
-wake(KEYS[1], state, ARGV[1])
+local book = open(KEYS[2], '')
+if not book.is then return 0 end
+if not is_open(book) then return -1 end
+redis.call('HSET', KEYS[2], 'move', ARGV[2])
+redis.call('HDEL', KEYS[2], 'refused')
+wake(KEYS[1], book, ARGV[1])
 return 1

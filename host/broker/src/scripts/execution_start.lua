@@ -16,7 +16,8 @@
 --  -1  that one has ended; nothing was changed
 local calls, state, log, id = KEYS[1], KEYS[4], KEYS[5], ARGV[1]
 if type(redis.pcall('GET', KEYS[2])) == 'string' then return -1 end
-if redis.call('EXISTS', state) == 1 then return is_open(state) and 0 or -1 end
+local before = open(state, log)
+if before.is then return is_open(before) and 0 or -1 end
 if is_under_way(KEYS[3]) then return 0 end
 local known, started = {}, {}
 local last = 2 + ARGV[2]

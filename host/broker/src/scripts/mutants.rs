@@ -25,8 +25,8 @@ pub(crate) const PATCHES: &[(&str, &str, &str, &str)] = &[
     ("leave-guard", "leave", "if #pending > 0 then return 0 end", ""),
     ("execution-fence", "execution_advance", OWNER_IN_BURY, ""),
     ("execution-fence", "execution_advance", CLAIMS_IN_BURY, ""),
-    ("execution-fence", "execution_advance", "or known[1] ~= run or known[2] ~= ARGV[8] then", "then"),
-    ("event-once", "execution_event", "if came then return tonumber(came) end", ""),
+    ("execution-fence", "execution_advance", "or book.run ~= run or book.steps ~= ARGV[8] then", "then"),
+    ("event-once", "execution_event", "if before then return { tonumber(string.match(before, '^%d+')), 0 } end", ""),
     ("attempt-counter", "sweep", "redis.call('HINCRBY', claims, id, 1)", "0"),
 ];
 

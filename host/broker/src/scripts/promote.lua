@@ -38,11 +38,12 @@ local function move(call)
     -- What somebody put in the place of an execution by hand holds up no other call.
     pcall(fire, fields)
   elseif read and is_call(fields) then
-    local stream, level, id, wakes = calls, '', nil, false
+    local stream, level, id, wakes, tells = calls, '', nil, false, false
     for i = 1, #fields, 2 do
       local name, value = fields[i], fields[i + 1]
       if name == 'id' then id = value end
       if name == 'execution' then wakes = true end
+      if name == 'event' then tells = true end
       if name == 'priority' and (value == 'high' or value == 'low') then
         local kind = redis.call('TYPE', calls .. ':' .. value).ok
         if kind == 'stream' or kind == 'none' then
@@ -55,7 +56,11 @@ local function move(call)
     end
     local entry = redis.call('XADD', stream, '*', unpack(fields))
     -- The mark by which it is found goes with it; that of an execution is its own, wherever its wake stands.
-    if id and not wakes then redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000) end
+    if id and (tells or not wakes) then
+      redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000)
+    elseif id and redis.pcall('HEXISTS', tag .. 'exec:' .. id, 'state') == 1 then
+      redis.call('HSET', tag .. 'exec:' .. id, 'wake', entry)
+    end
   else
     redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
       'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))

@@ -77,8 +77,9 @@ local function redrive(letter, call, result)
   for _, text in ipairs(new) do fields[#fields + 1] = text end
   local entry = redis.call('XADD', stream, '*', unpack(fields))
   redis.call('DEL', result)
-  -- As accept.lua does it.
-  redis.call('SET', mark, entry .. level, 'PX', 604800000)
+  -- As accept.lua does it; the mark of an execution is its own, wherever its wake stands.
+  local wakes = field(fields, 'execution') ~= '' and field(fields, 'event') == ''
+  if not wakes then redis.call('SET', mark, entry .. level, 'PX', 604800000) end
   redis.call('XDEL', dead, letter)
   if redis.call('HGET', tag .. 'letters', call) == letter then redis.call('HDEL', tag .. 'letters', call) end
   return 1

@@ -39,11 +39,12 @@ local fields = {}
 local old = found[1][2]
 local stands = string.match(calls, '}:calls:(%l+)$')
 local base = stands and string.sub(calls, 1, -#stands - 2) or calls
-local level, wakes = nil, false
+local level, wakes, tells = nil, false, false
 for i = 1, #old, 2 do
   local name = old[i]
   if name == 'priority' then level = old[i + 1] end
   if name == 'execution' then wakes = true end
+  if name == 'event' then tells = true end
   if name ~= 'id' and name ~= 'attempt' and name ~= 'accepted' and not (history and name == 'history') then
     fields[#fields + 1] = name
     fields[#fields + 1] = old[i + 1]
@@ -86,9 +87,12 @@ else
     redis.call('PUBLISH', ARGV[10], string.format('{"due":["%s",%.0f]}', ARGV[11], math.max(0, due - now)))
   end
 end
--- An execution is found by its id as such, wherever its wake stands.
-if not wakes then
-  redis.call('SET', string.match(calls, '^(.-}:)') .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
+local tag = string.match(calls, '^(.-}:)')
+if tells or not wakes then
+  redis.call('SET', tag .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
+elseif redis.pcall('HEXISTS', tag .. 'exec:' .. ARGV[5], 'state') == 1 then
+  -- An execution is found by its id as such, and knows where its wake stands.
+  redis.call('HSET', tag .. 'exec:' .. ARGV[5], 'wake', wait < 0 and where or '1')
 end
 redis.call('XACK', calls, group, entry)
 redis.call('XDEL', calls, entry)

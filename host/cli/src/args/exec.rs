@@ -108,7 +108,7 @@ pub(crate) struct ExecList {
     /// The function [default: all]
     pub(crate) function: Option<FunctionId>,
     /// Only those in this state
-    #[arg(long, value_name = "WORD", value_parser = ["running", "stuck", "completed", "failed", "cancelled"])]
+    #[arg(long, value_name = "WORD", value_parser = baton_broker::EXECUTION_STATES)]
     pub(crate) state: Option<String>,
     /// The most executions that are listed
     #[arg(long, value_name = "N", default_value_t = 100)]

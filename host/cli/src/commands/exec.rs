@@ -60,7 +60,7 @@ impl Door {
         let mut owners = self.executions.owners(id, &functions).await?;
         match (owners.pop(), owners.pop()) {
             (None, _) => {
-                absent("no function", id);
+                absent("no function has an", id);
                 Ok(None)
             }
             (Some(owner), None) => Ok(Some(owner)),
@@ -78,14 +78,14 @@ impl Door {
         let Some(function) = self.function(&one.id, one.function.as_ref()).await? else { return Ok(None) };
         let loaded = self.executions.load(&function, &one.id).await?;
         if loaded.is_none() {
-            absent(&function.to_string(), &one.id);
+            absent(&format!("{function} has no"), &one.id);
         }
         Ok(loaded.map(|loaded| (function, loaded)))
     }
 }
 
 fn absent(whose: &str, id: &CallId) {
-    eprintln!("{whose} has an execution {id}: the id is wrong, or what is known of it has expired");
+    eprintln!("{whose} execution {id}: the id is wrong, or what is known of it has expired");
 }
 
 async fn begin(door: &Door, start: &ExecStart) -> anyhow::Result<Exit> {
@@ -116,25 +116,27 @@ async fn hand_over(door: &Door, event: &ExecEvent) -> anyhow::Result<Exit> {
     let Some(function) = door.function(id, function.as_ref()).await? else { return Ok(Exit::Failed) };
     let event_id = event_id.clone().unwrap_or_else(Caller::new_id);
     let received = Received { id: event_id.clone(), name: name.clone(), payload };
-    let refused = match door.executions.event(&function, id, received).await? {
-        Taken::At(position) if *json => {
-            println!("{}", json!({ "event": event_id, "position": position, "id": id, "function": function }));
-            return Ok(Exit::Ok);
+    let taken = door.executions.event(&function, id, received).await?;
+    match taken {
+        Taken::At { position, is_new } if *json => {
+            println!(
+                "{}",
+                json!({ "event": event_id, "position": position, "new": is_new, "id": id, "function": function })
+            );
         }
-        Taken::At(_) => {
+        Taken::At { is_new, .. } => {
             println!("{event_id}");
-            return Ok(Exit::Ok);
+            if !is_new {
+                eprintln!("an event of this id came before; that one stands");
+            }
         }
-        Taken::Unknown => {
-            absent(&function.to_string(), id);
+        Taken::Unknown | Taken::Ended | Taken::Full | Taken::Damaged => {
+            let (_, why) = taken.refusal().unwrap_or_default();
+            eprintln!("the execution {id} of {function} {why}");
             return Ok(Exit::Failed);
         }
-        Taken::Ended => "has ended; nothing reads its events any more",
-        Taken::Full => "has a log as long as it may be; its function is to restart now and then",
-        Taken::Damaged => "has a log that is not what it should be; `baton exec show` says what is wrong",
-    };
-    eprintln!("{function} {id} {refused}");
-    Ok(Exit::Failed)
+    }
+    Ok(Exit::Ok)
 }
 
 async fn show(door: &Door, one: &ExecOne) -> anyhow::Result<Exit> {
@@ -176,16 +178,32 @@ async fn result(door: &Door, result: &ExecResult) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let Some(function) = door.function(&one.id, one.function.as_ref()).await? else { return Ok(Exit::Failed) };
     let caller = Caller::new(&door.broker, data::reply_channel())?;
+    if door.executions.owners(&one.id, std::slice::from_ref(&function)).await?.is_empty() {
+        absent(&format!("{function} has no"), &one.id);
+        return Ok(Exit::Failed);
+    }
     match caller.wait(&function, &one.id, wait.saturating_sub(began.elapsed())).await? {
         Some(result) => data::print_result(&function, &result, one.json),
-        None if door.executions.load(&function, &one.id).await?.is_none_or(|loaded| loaded.ended_ms.is_some()) => {
-            eprintln!("it has ended, and its result has expired; `baton exec history {}` has the end of it", one.id);
-            Ok(Exit::Failed)
-        }
-        None => {
-            eprintln!("it has no result yet; `baton exec show {}` says what it waits for", one.id);
-            Ok(Exit::NoAnswer)
-        }
+        None => match door.executions.load(&function, &one.id).await? {
+            None => {
+                absent(&format!("{function} has no"), &one.id);
+                Ok(Exit::Failed)
+            }
+            Some(loaded) if loaded.ended_ms.is_some() => {
+                eprintln!(
+                    "it has ended, and its result has expired; `baton exec history {}` has the end of it",
+                    one.id
+                );
+                Ok(Exit::Failed)
+            }
+            Some(loaded) => {
+                match loaded.stuck {
+                    Some(why) => eprintln!("it has no result, and is stuck: {why}"),
+                    None => eprintln!("it has no result yet; `baton exec show {}` says what it waits for", one.id),
+                }
+                Ok(Exit::NoAnswer)
+            }
+        },
     }
 }
 
@@ -205,7 +223,7 @@ async fn cancel(door: &Door, one: &ExecOne) -> anyhow::Result<Exit> {
             Ok(Exit::Failed)
         }
         Withdrawn::Unknown => {
-            absent(&function.to_string(), &one.id);
+            absent(&format!("{function} has no"), &one.id);
             Ok(Exit::Failed)
         }
     }
@@ -219,13 +237,13 @@ async fn list(door: &Door, list: &ExecList) -> anyhow::Result<Exit> {
     let limit = list.limit.max(1);
     let mut found: Vec<(FunctionId, ExecutionView)> = Vec::new();
     for function in &functions {
-        let (mut from, mut of_this) = (0, 0);
+        let (mut behind, mut of_this) = (None, 0);
         while of_this <= limit {
-            let (views, next) = door.executions.list(function, list.state.as_deref(), from, PAGE).await?;
+            let (views, next) = door.executions.list(function, list.state.as_deref(), behind.as_deref(), PAGE).await?;
             of_this += views.len();
             found.extend(views.into_iter().map(|view| (function.clone(), view)));
             let Some(next) = next else { break };
-            from = next;
+            behind = Some(next);
         }
     }
     found.sort_by_key(|(_, view)| std::cmp::Reverse(view.began_ms));
@@ -258,14 +276,14 @@ async fn move_to(door: &Door, wish: &ExecMove) -> anyhow::Result<Exit> {
             return Ok(Exit::Failed);
         }
         Asked::Unknown => {
-            absent(&function.to_string(), &one.id);
+            absent(&format!("{function} has no"), &one.id);
             return Ok(Exit::Failed);
         }
     }
     let began = Instant::now();
     loop {
         let Some(loaded) = door.executions.load(&function, &one.id).await? else {
-            absent(&function.to_string(), &one.id);
+            absent(&format!("{function} has no"), &one.id);
             return Ok(Exit::Failed);
         };
         if loaded.wish.is_empty() || loaded.ended_ms.is_some() {
@@ -285,6 +303,10 @@ fn moved(function: &FunctionId, one: &ExecOne, view: &ExecutionView) -> anyhow::
     let refused = details.and_then(|details| details.refused.as_deref());
     let digest = details.and_then(|details| details.digest);
     let stands = view.stuck.as_deref().or(details.and_then(|details| details.damage.as_deref()));
+    if view.ended_ms.is_some() {
+        eprintln!("{function} {} has ended before it was moved; it runs on nothing any more", one.id);
+        return Ok(Exit::Failed);
+    }
     let mut out = std::io::stdout().lock();
     if one.json {
         let said = json!({ "id": one.id, "function": function, "digest": digest, "refused": refused, "stuck": stands });

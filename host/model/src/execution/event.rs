@@ -74,6 +74,15 @@ pub enum Event {
     Cancelled,
 }
 
+/// For whom an event is that came as an entry of the call stream; its payload and its id are the entry's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFor {
+    /// The execution.
+    pub execution: CallId,
+    /// The event's name.
+    pub name: Name,
+}
+
 /// How an execution began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
@@ -98,11 +107,12 @@ pub struct StepCall {
     pub payload: Reply,
 }
 
-/// How the ids of the calls begin that an execution makes: 32 hexadecimal digits of the SHA-256 of its function, a line end and
-/// its id. Executions of different functions may have one id.
+/// How the ids of the calls begin that an execution makes: 32 hexadecimal digits of the SHA-256 of its function, its id and the
+/// seed of its run, with line ends between them. Executions of different functions may have one id, and an id may be used again
+/// once what is known of its execution has expired.
 #[must_use]
-pub fn calls_of(function: &FunctionId, execution: &CallId) -> String {
-    Digest::of(format!("{function}\n{execution}").as_bytes()).to_string()[..32].to_owned()
+pub fn calls_of(function: &FunctionId, execution: &CallId, seed: u64) -> String {
+    Digest::of(format!("{function}\n{execution}\n{seed}").as_bytes()).to_string()[..32].to_owned()
 }
 
 /// The id of the call of a step: `calls` is how those of its execution begin.

@@ -3,6 +3,9 @@
 //! Built for wasm32-wasip2 alone; for the machine itself it is an empty crate.
 #![cfg(all(target_os = "wasi", target_env = "p2"))]
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use baton_sdk::durable::{Call, Execution};
 use baton_sdk::prelude::*;
 
@@ -21,8 +24,19 @@ enum Step {
     Event(String),
     /// So many facts for whoever reads along.
     Emit(u32),
+    /// A look at the clocks and the random numbers, which is said in the log and emitted.
+    Witness(u32),
+    /// A wait by the standard clock, of so many milliseconds.
+    Doze(u64),
     /// A beginning anew with these steps.
     Restart(Vec<Step>),
+}
+
+/// The time, how long it has run, the order of a hash table, and a random number.
+fn seen(execution: &Execution) -> (Option<Duration>, Duration, Vec<u32>, u64) {
+    let words: HashMap<u32, ()> = (0..32).map(|n| (n, ())).collect();
+    let order = words.into_keys().collect();
+    (SystemTime::now().duration_since(UNIX_EPOCH).ok(), Instant::now().elapsed(), order, execution.random())
 }
 
 #[baton_sdk::durable]
@@ -48,6 +62,11 @@ fn steps_guest(execution: &Execution, steps: Vec<Step>) -> Result<u64> {
                     execution.emit("counted", &n)?;
                 }
             }
+            Step::Witness(n) => {
+                log::info!("witness {n}");
+                execution.emit("seen", &seen(execution))?;
+            }
+            Step::Doze(ms) => std::thread::sleep(Duration::from_millis(ms)),
             Step::Restart(steps) => match execution.restart(&steps)? {},
         }
     }

@@ -17,14 +17,17 @@ const DIGITS: usize = 12;
 /// How an execution stands.
 pub(super) fn view(out: &mut impl Write, function: &FunctionId, view: &ExecutionView) -> Result<()> {
     let ExecutionView { id, state, run, steps, events, .. } = view;
-    writeln!(out, "{function} {id} is {state}, with {steps} steps and {events} events in run {run}")?;
+    let (steps, events) = (counted(u64::from(*steps), "step"), counted(*events, "event"));
+    writeln!(out, "{function} {id} is {state}, with {steps} and {events} in run {run}")?;
     match view.ended_ms {
         Some(ended) => writeln!(out, "  began {} ago, ended {} ago", ago(view.began_ms), ago(ended))?,
         None => writeln!(out, "  began {} ago", ago(view.began_ms))?,
     }
     let Some(details) = &view.details else { return Ok(()) };
-    if let Some(digest) = details.digest {
-        writeln!(out, "  runs on {digest}")?;
+    match details.digest {
+        Some(digest) => writeln!(out, "  runs on {digest}")?,
+        None if view.state == "running" => writeln!(out, "  waits for a host that has {function}")?,
+        None => {}
     }
     for open in &details.waits_for {
         match open.due_ms {
@@ -34,6 +37,9 @@ pub(super) fn view(out: &mut impl Write, function: &FunctionId, view: &Execution
     }
     if let Some(why) = &view.stuck {
         writeln!(out, "  is stuck: {why}")?;
+    }
+    if let Some(why) = &view.failed {
+        writeln!(out, "  failed: {why}")?;
     }
     if let Some(damage) = &details.damage {
         writeln!(out, "  its log is damaged: {damage}")?;
@@ -53,6 +59,11 @@ pub(super) fn refusal(said: &str) -> String {
         Some((digest, why)) => format!("{}: {why}", digest.get(..DIGITS).unwrap_or(digest)),
         None => said.to_owned(),
     }
+}
+
+/// A number and what it counts.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn left(due_ms: u64) -> String {
@@ -76,7 +87,8 @@ pub(super) fn list(out: &mut impl Write, found: &[(FunctionId, ExecutionView)], 
         "EXECUTION", "FUNCTION", "STATE", "STEPS", "EVENTS", "BEGAN"
     )?;
     for (function, view) in found {
-        let why = view.stuck.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
+        let why =
+            view.stuck.as_deref().or(view.failed.as_deref()).unwrap_or_default().lines().next().unwrap_or_default();
         let line = format!(
             "{:id$}  {:of$}  {:9}  {:>6}  {:>6}  {:>8}  {why}",
             view.id.as_str(),
@@ -126,7 +138,7 @@ fn says(event: &Event) -> String {
             (None, status) => status.to_string(),
         },
         Event::TimerSet { .. } | Event::EventAwaited { .. } => event.to_string(),
-        Event::EventReceived(received) => format!("{}  {}", received.name, shown(&received.payload)),
+        Event::EventReceived(received) => format!("{}  {}  {}", received.name, received.id, shown(&received.payload)),
         Event::Emitted { name, payload, .. } => format!("{name}  {}", shown(payload)),
         Event::MovedToDigest { digest } => digest.to_string(),
         Event::Completed(reply) => shown(reply),
@@ -142,6 +154,6 @@ fn shown(content: &Reply) -> String {
     match text {
         Some(text) if text.chars().count() <= SHOWN => text.to_owned(),
         Some(text) => format!("{}... ({bytes} bytes)", text.chars().take(SHOWN).collect::<String>()),
-        None => format!("({bytes} bytes of {})", content.media_type),
+        None => format!("({} of {})", counted(bytes as u64, "byte"), content.media_type),
     }
 }

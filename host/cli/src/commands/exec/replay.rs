@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use baton_app::Examined;
 use baton_engine::{DurableRun, Invocation, LogSink, LogStream, Ran, StepWatch, Stop};
-use baton_model::execution::{Answer, Event, History, Log, Replay, calls_of};
-use baton_model::{Call, CallsGrant, Disposition, Outcome, RetryPolicy, RetryWish, decide};
+use baton_model::execution::{Answer, Event, FAILED, History, Log, Replay, calls_of};
+use baton_model::{Call, CallError, CallsGrant, Disposition, Outcome, RetryPolicy, RetryWish, decide};
 use serde_json::json;
 
 use super::{Door, absent};
@@ -81,7 +81,7 @@ async fn history(settings: &Settings, replay: &ExecReplay) -> anyhow::Result<Opt
     let door = Door::open(settings)?;
     let Some(function) = door.function(id, one.function.as_ref()).await? else { return Ok(None) };
     let Some(loaded) = door.executions.load(&function, id).await? else {
-        absent(&function.to_string(), id);
+        absent(&format!("{function} has no"), id);
         return Ok(None);
     };
     Ok(Some(History::new(&function, id, &loaded.state, loaded.length, loaded.log)))
@@ -106,7 +106,7 @@ async fn over(
     let call = Arc::new(call_of(history, &started.headers, &started.input));
     let durable = DurableRun {
         replay: Replay::new(log),
-        calls_begin: calls_of(&history.function, &history.id),
+        calls_begin: calls_of(&history.function, &history.id, started.seed),
         depth: 0,
         clock_ms,
         // Nothing is called here: which functions it may call is for its manifest and its host to say.
@@ -124,7 +124,10 @@ async fn over(
         durable: Some(durable),
     };
     let executed = component.execute_timed(invocation).await;
-    Ok(ended(&call, executed.ran, executed.outcome, end.as_ref()))
+    Ok(match executed.divergence() {
+        Some(divergence) => End::Differs(divergence),
+        None => ended(&call, executed.ran, executed.outcome, end.as_ref()),
+    })
 }
 
 fn call_of(history: &History, headers: &[(String, String)], input: &baton_model::Reply) -> Call {
@@ -146,6 +149,7 @@ fn call_of(history: &History, headers: &[(String, String)], input: &baton_model:
         spent: 0,
         history: Vec::new(),
         step: None,
+        event: None,
         is_wake: true,
         retry: RetryWish::default(),
         accepted_ms: 0,
@@ -155,25 +159,24 @@ fn call_of(history: &History, headers: &[(String, String)], input: &baton_model:
 /// How the run ended, beside how the log did.
 fn ended(call: &Call, ran: Option<Ran>, outcome: Outcome, logged: Option<&Event>) -> End {
     let (answer, says) = match (ran, outcome) {
-        (Some(Ran { stop: Some(Stop::Diverged(divergence)), .. }), _) => return End::Differs(divergence.to_string()),
-        (Some(Ran { stop: Some(Stop::Waits), fresh }), _) => {
-            return match (logged, fresh.last()) {
-                (Some(end @ (Event::Completed(_) | Event::Failed(_))), _) => {
+        (Some(Ran { stop: Some(stop @ (Stop::Waits | Stop::GoesOn | Stop::Restarts { .. })), fresh }), _) => {
+            return match (logged, stop, fresh.last()) {
+                (Some(end @ (Event::Completed(_) | Event::Failed(_))), ..) => {
                     End::Differs(format!("the log ends with {}, and the function goes on", end.as_str()))
                 }
-                (_, Some(step)) => End::Same(format!("behind it the function asks for {step}")),
-                (_, None) => End::Same("the function waits where the log ends".to_owned()),
+                (_, Stop::Restarts { .. }, _) => End::Same("the function begins anew where the log ends".to_owned()),
+                (_, _, Some(step)) => End::Same(format!("behind it the function asks for {step}")),
+                (_, _, None) => End::Same("the function waits where the log ends".to_owned()),
             };
-        }
-        (Some(Ran { stop: Some(Stop::GoesOn), .. }), _) => {
-            return End::Same("behind it the function goes on with more steps than are written at once".to_owned());
-        }
-        (Some(Ran { stop: Some(Stop::Restarts { .. }), .. }), _) => {
-            return End::Same("the function begins anew where the log ends".to_owned());
         }
         (_, Outcome::Replied(reply)) => {
             let says = format!("the function answers with {} bytes", reply.body.len());
             (Event::Completed(reply), says)
+        }
+        // As hosts write it: run again over the same log, it would ask for the same again.
+        (_, Outcome::RetryAsked { message, .. }) => {
+            let says = format!("the function ends with {FAILED}: {message}");
+            (Event::Failed(CallError { code: FAILED.to_owned(), message }), says)
         }
         (_, outcome) => match decide(outcome, call.attempt, &RetryPolicy::default(), None, 0.0) {
             Disposition::Retry { error, .. } | Disposition::Bury { error, .. } | Disposition::Fail(_, error) => {
