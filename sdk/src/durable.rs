@@ -28,8 +28,8 @@
 //! same: it has no files, no network and no settings, and its clocks (`std::time` too) and random numbers come from the log. A
 //! wait by the standard clock (`std::thread::sleep`) is a trap; [`Execution::sleep`] is the one to use.
 //!
-//! Each time it is run it is answered its whole log, so a step costs its host more the more steps went before it: about a
-//! millisecond for each hundred calls. A function that takes thousands of steps [begins anew](Execution::restart) now and then.
+//! Each time it is run it is answered its whole log, so a step costs its host more the more steps went before it: a
+//! millisecond or two for each hundred calls. A function that takes thousands of steps [begins anew](Execution::restart) now and then.
 //!
 //! What breaks a rule is a trap, whose message names the rule, and after the function's attempts the execution is stuck: a name of
 //! a function or an event that is none, a function that its manifest does not grant, more than 1,000 calls or some 4 MiB in one step, a

@@ -29,26 +29,31 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- What a script knows of an execution while it writes to its log. `close` writes down what changed.
-local function open(state, log)
-  local known = redis.call('HMGET', state, 'state', 'run', 'length', 'chain', 'bytes', 'wake', 'calls', 'steps', 'move')
+-- What a script knows of an execution while it writes to its log; `more` is one more field that it asks for. `close` writes down
+-- what changed.
+local function open(state, log, more)
+  local known = redis.call('HMGET', state, 'state', 'run', 'length', 'chain', 'bytes', 'wake', 'calls', 'steps', 'move', 'digest', 'parent',
+    more or 'state')
   return {
-    state = state, log = log, is = known[1], run = known[2], length = tonumber(known[3]), chain = known[4] or '',
-    bytes = tonumber(known[5]) or 0, wake = known[6], calls = tonumber(known[7]) or 0, steps = known[8], wish = known[9] or '',
+    state = state, log = log, is = known[1], run = known[2], length = tonumber(known[3]) or 0, chain = known[4] or '',
+    bytes = tonumber(known[5]) or 0, wake = known[6] or '0', calls = tonumber(known[7]) or 0, steps = known[8], wish = known[9] or '',
+    digest = known[10], parent = known[11], more = known[12],
   }
 end
 
-local function close(book)
-  redis.call('HSET', book.state, 'length', book.length, 'chain', book.chain, 'bytes', string.format('%.0f', book.bytes), 'calls', book.calls)
+-- Behind it stand names and values of other fields.
+local function close(book, ...)
+  redis.call('HSET', book.state, 'length', book.length, 'chain', book.chain, 'bytes', string.format('%.0f', book.bytes), 'calls', book.calls,
+    'wake', book.wake, ...)
 end
 
--- Whether the log has what its execution says. It is written to by these scripts alone.
+-- Whether the log has as many entries as its execution says. It is written to by these scripts alone; that its last entry is not
+-- beyond its place, XADD says.
 local function is_whole(book)
-  local last = redis.call('XREVRANGE', book.log, '+', '-', 'COUNT', 1)[1]
-  return redis.call('XLEN', book.log) == book.length and (book.length == 0 or last[1] == string.format('%.0f-0', book.length))
+  return redis.call('XLEN', book.log) == book.length
 end
 
--- Appends one fact: names and values in turn. Each entry is chained to the one before it.
+-- Appends one fact: names and values in turn. Each entry is chained to the one before it. False if somebody else has written there.
 local function append(book, fields)
   fields[#fields + 1] = 'at'
   fields[#fields + 1] = string.format('%.0f', now_ms())
@@ -57,20 +62,23 @@ local function append(book, fields)
     parts[#parts + 1] = #text .. ':' .. text
     book.bytes = book.bytes + #text
   end
-  book.chain = redis.sha1hex(table.concat(parts))
+  local chain = redis.sha1hex(table.concat(parts))
   fields[#fields + 1] = 'chain'
-  fields[#fields + 1] = book.chain
-  book.length = book.length + 1
-  redis.call('XADD', book.log, string.format('%.0f-0', book.length), unpack(fields))
+  fields[#fields + 1] = chain
+  local added = redis.pcall('XADD', book.log, string.format('%.0f-0', book.length + 1), unpack(fields))
+  if type(added) ~= 'string' then return false end
+  book.chain, book.length = chain, book.length + 1
+  return true
 end
 
--- Sees to it that a host runs it: there is one entry for it, and no second.
+-- Sees to it that a host runs it: there is one entry for it, and no second. `close` comes behind it. Where somebody has put
+-- something else in the place of the stream there is none, until the next is wanted.
 local function wake(calls, book, id)
   if book.wake == '1' then return end
   -- One that somebody deleted by hand would never come.
-  if book.wake and book.wake ~= '0' and #redis.call('XRANGE', calls, book.wake, book.wake) > 0 then return end
-  book.wake = redis.call('XADD', calls, '*', 'payload', '', 'id', id, 'execution', '1')
-  redis.call('HSET', book.state, 'wake', book.wake)
+  if book.wake ~= '0' and #redis.pcall('XRANGE', calls, book.wake, book.wake) > 0 then return end
+  local entry = redis.pcall('XADD', calls, '*', 'payload', '', 'id', id, 'execution', '1')
+  book.wake = type(entry) == 'string' and entry or '0'
 end
 
 -- Whether a host that runs it would learn of anything. A step's calls are waited for together: none of them wakes it before the
@@ -102,8 +110,8 @@ local function begin(calls, state, log, all, mark, id, known, started)
   redis.call('SET', mark, 'execution')
   local book = { state = state, log = log, is = 'running', length = 0, chain = '', bytes = 0, wake = '0', calls = 0 }
   append(book, started)
-  close(book)
   wake(calls, book, id)
+  close(book)
 end
 
 -- A call of a step has ended, or its timer has fired: `mark` is what stands in the state for it. Nothing is done twice.
@@ -123,12 +131,10 @@ local function answer(calls, state, log, id, mark, fields)
       fields[6] = string.format(
         '{"status":"error","id":"%s","type":"application/json","length":0,"error":{"code":"log-full","message":"%s"}}\n', call, why)
     end
-    append(book, fields)
-    close(book)
-  else
-    redis.call('HSET', state, 'calls', book.calls)
+    whole = append(book, fields)
   end
   if is_of_use(book) or not whole then wake(calls, book, id) end
+  if whole then close(book) else redis.call('HSET', state, 'calls', book.calls, 'wake', book.wake) end
   return true
 end
 
@@ -148,51 +154,54 @@ local function components(state, id)
 end
 
 -- It runs on another component no more, which goes when nobody has needed it for so long.
-local function unpin(state, id, kept)
-  local digest = redis.call('HGET', state, 'digest')
-  if not digest then return end
-  local start = components(state, id)
-  redis.call('HDEL', state, 'digest')
-  if redis.call('HINCRBY', string.sub(start, 1, -2) .. 's', digest, -1) <= 0 then
-    redis.call('HDEL', string.sub(start, 1, -2) .. 's', digest)
-    redis.call('PEXPIRE', start .. digest, kept)
+local function unpin(book, id, kept)
+  if not book.digest then return end
+  local start = components(book.state, id)
+  if redis.call('HINCRBY', string.sub(start, 1, -2) .. 's', book.digest, -1) <= 0 then
+    redis.call('HDEL', string.sub(start, 1, -2) .. 's', book.digest)
+    redis.call('PEXPIRE', start .. book.digest, kept)
   end
+  redis.call('HDEL', book.state, 'digest')
+  book.digest = false
 end
 
 -- It runs on this component, which is kept for as long as it does.
-local function pin(state, id, digest, kept)
-  local start = components(state, id)
-  unpin(state, id, kept)
-  redis.call('HSET', state, 'digest', digest)
+local function pin(book, id, digest, kept)
+  local start = components(book.state, id)
+  unpin(book, id, kept)
+  redis.call('HSET', book.state, 'digest', digest)
   redis.call('HINCRBY', string.sub(start, 1, -2) .. 's', digest, 1)
   redis.call('PERSIST', start .. digest)
+  book.digest = digest
 end
 
 -- If it is a step of another execution, that learns of its end.
-local function tell_parent(state, document)
-  local said = redis.call('HGET', state, 'parent')
-  if not said then return end
-  local step, run, parent, id = string.match(said, '^(%d+) (%d+) (%S+) (%S+)$')
-  local tag = string.match(state, '^(.-){') .. '{' .. parent .. '}:'
+local function tell_parent(book, document)
+  if not book.parent then return end
+  local step, run, parent, id = string.match(book.parent, '^(%d+) (%d+) (%S+) (%S+)$')
+  local tag = string.match(book.state, '^(.-){') .. '{' .. parent .. '}:'
   answer(tag .. 'calls', tag .. 'exec:' .. id, tag .. 'log:' .. id, id, 'c:' .. run .. ':' .. step,
     { 'event', 'call-completed', 'step', step, 'result', document })
 end
 
--- It has its end: the result is there for whoever asks, and what is known of it is kept for so long.
-local function finish(state, log, all, result, mark, id, word, document, result_ttl, kept)
-  forget(state)
-  unpin(state, id, kept)
-  redis.call('HSET', state, 'state', word, 'wake', '0', 'ended', string.format('%.0f', now_ms()))
-  redis.call('HDEL', state, 'move')
+-- It has its end: the result is there for whoever asks, and what is known of it is kept for so long. Behind them stand names and
+-- values of other fields.
+local function finish(book, all, result, mark, id, word, document, result_ttl, kept, ...)
+  local state, now = book.state, now_ms()
+  unpin(book, id, kept)
+  book.wake = '0'
+  close(book, 'state', word, 'ended', string.format('%.0f', now), ...)
+  if book.wish ~= '' then redis.call('HDEL', state, 'move') end
   redis.call('SET', result, document, 'PX', result_ttl)
   redis.call('DEL', mark)
-  tell_parent(state, document)
+  tell_parent(book, document)
   redis.call('PEXPIRE', state, kept)
-  redis.call('PEXPIRE', log, kept)
+  redis.call('PEXPIRE', book.log, kept)
+  if now % 8 > 0 then return end
   -- Those whose time is over go from the list, a few at a time, wherever in it they stand.
-  local first = now_ms() % math.max(1, redis.call('ZCARD', all))
+  local first = now % math.max(1, redis.call('ZCARD', all))
   for _, from in ipairs({ 0, first }) do
-    for _, other in ipairs(redis.call('ZRANGE', all, from, from + 1)) do
+    for _, other in ipairs(redis.call('ZRANGE', all, from, from + 7)) do
       local key = string.sub(state, 1, #state - #id) .. other
       if redis.call('EXISTS', key) == 0 then redis.call('ZREM', all, other) end
     end

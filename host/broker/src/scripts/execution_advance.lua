@@ -49,7 +49,7 @@ if (redis.call('HGET', claims, entry) or '0') ~= ARGV[4] then return 0 end
 local function leave()
   redis.call('XACK', calls, group, entry)
   redis.call('XDEL', calls, entry)
-  redis.call('HDEL', claims, entry)
+  if ARGV[4] ~= '0' then redis.call('HDEL', claims, entry) end
 end
 local book = open(state, log)
 if not is_open(book) or book.run ~= run or book.steps ~= ARGV[8] then
@@ -58,16 +58,16 @@ if not is_open(book) or book.run ~= run or book.steps ~= ARGV[8] then
 end
 -- What cannot be read is not written to, and can be stuck all the same.
 if ARGV[9] ~= 'stuck' and not is_whole(book) then return -1 end
-local is_news = (book.length or 0) > tonumber(ARGV[7])
+local is_news = book.length > tonumber(ARGV[7])
 -- What somebody put under a key of the calls, or under the delayed set, by hand is found here, before anything is written.
 redis.call('ZCARD', delayed)
-redis.call('ZCARD', KEYS[6])
 if ARGV[21] == 'pin' then redis.call('HLEN', string.sub(components(state, id), 1, -2) .. 's') end
 for i = 9, #KEYS, 3 do redis.call('XLEN', KEYS[i]) end
 if ARGV[9] == 'restarts' and is_news then
   leave()
   book.wake = '0'
   wake(normal(calls), book, id)
+  redis.call('HSET', state, 'wake', book.wake)
   return 1
 end
 -- The first fact of what was never run, or is moved, is the component that it is pinned to from then on.
@@ -79,7 +79,7 @@ for step in string.gmatch(ARGV[17], '%d+') do
   idle[step] = true
   if redis.call('HDEL', state, 't:' .. run .. ':' .. step) == 1 then redis.call('ZREM', delayed, timer(id, run, step)) end
 end
-local at, steps, made, first_due = 21, tonumber(ARGV[8]), 9, nil
+local at, steps, made, first_due, why = 21, tonumber(ARGV[8]), 9, nil, nil
 local function take(count)
   local taken = {}
   for i = at, at + count - 1 do taken[#taken + 1] = ARGV[i] end
@@ -89,20 +89,23 @@ end
 for _ = 1, ARGV[20] do
   local takes, step, count = unpack(take(3))
   local fact = take(count)
-  if takes == 'pin' then
-    pin(state, id, fact[#fact], ARGV[12])
-    redis.call('HDEL', state, 'refused')
-  end
   if takes == 'begin' then
     forget(state, tonumber(run))
-    unpin(state, id, ARGV[12])
+    unpin(book, id, ARGV[12])
     redis.call('DEL', log)
     run, steps = string.format('%.0f', run + 1), 0
     redis.call('HSET', state, 'run', run)
     book.length, book.chain, book.bytes, book.calls = 0, '', 0, 0
   end
-  if fact[2] == 'failed' then redis.call('HSET', state, 'failed', fact[4] .. ': ' .. fact[6]) end
-  append(book, fact)
+  local digest = takes == 'pin' and fact[#fact]
+  local failed = fact[2] == 'failed' and fact[4] .. ': ' .. fact[6]
+  -- Only the first can find that somebody else has written there, and nothing has come of it yet.
+  if not append(book, fact) then return -1 end
+  if digest then
+    pin(book, id, digest, ARGV[12])
+    redis.call('HDEL', state, 'refused')
+  end
+  why = failed or why
   if step ~= '' then steps = tonumber(step) end
   if takes == 'call' then
     local fields = take(take(1)[1])
@@ -120,24 +123,26 @@ for _ = 1, ARGV[20] do
     first_due = math.min(first_due or tonumber(takes), tonumber(takes))
   end
 end
-if ARGV[20] ~= '0' then close(book) end
 leave()
 
 local how = ARGV[9]
-redis.call('HSET', state, 'steps', steps, 'wake', '0')
 book.wake = '0'
-if book.wish == ARGV[18] then redis.call('HDEL', state, 'move') end
 if ARGV[19] ~= '' then redis.call('HSET', state, 'refused', ARGV[19]) elseif book.wish ~= '' then redis.call('HDEL', state, 'refused') end
 if how == 'completed' or how == 'failed' then
-  finish(state, log, KEYS[6], KEYS[7], KEYS[8], id, how, ARGV[10], ARGV[11], ARGV[12])
+  finish(book, KEYS[6], KEYS[7], KEYS[8], id, how, ARGV[10], ARGV[11], ARGV[12], 'steps', steps, why and 'failed' or 'steps', why or steps)
   if ARGV[14] ~= '' then redis.call('PUBLISH', ARGV[14], ARGV[10]) end
 else
   book.is = how == 'stuck' and 'stuck' or 'running'
-  redis.call('HSET', state, 'state', book.is)
-  if how == 'stuck' then redis.call('HSET', state, 'stuck', ARGV[10]) end
   -- What came meanwhile nobody has seen yet, nor has anybody tried to move it since it was asked for.
   local is_due = how == 'restarts' or how == 'goes-on' or (is_news and is_of_use(book)) or book.wish ~= ARGV[18]
   if is_due then wake(normal(calls), book, id) end
+  if book.wish ~= '' and book.wish == ARGV[18] then redis.call('HDEL', state, 'move') end
+  if ARGV[20] ~= '0' then
+    close(book, 'state', book.is, 'steps', steps)
+  else
+    redis.call('HSET', state, 'state', book.is, 'wake', book.wake)
+  end
+  if how == 'stuck' then redis.call('HSET', state, 'stuck', ARGV[10]) end
 end
 if first_due then
   local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')

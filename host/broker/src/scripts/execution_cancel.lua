@@ -24,10 +24,7 @@ if not is_open(book) then
   local said = book.is == 'cancelled' and redis.pcall('GET', KEYS[4])
   return type(said) == 'string' and said or -1
 end
-if is_whole(book) then
-  append(book, { 'event', 'cancelled' })
-  close(book)
-end
+if is_whole(book) then append(book, { 'event', 'cancelled' }) end
 local known = redis.call('HMGET', state, 'reply', 'began')
 local reply = known[1]
 local document = string.gsub(ARGV[2], '"accepted_ms":0', '"accepted_ms":' .. known[2], 1)
@@ -36,6 +33,8 @@ for _, field in ipairs(redis.call('HKEYS', state)) do
   local run, step = string.match(field, '^t:(%d+):(%d+)$')
   if run then redis.call('ZREM', KEYS[6], timer(ARGV[1], run, step)) end
 end
-finish(state, log, KEYS[3], KEYS[4], KEYS[5], ARGV[1], 'cancelled', document, ARGV[3], ARGV[4])
+forget(state)
+book.calls = 0
+finish(book, KEYS[3], KEYS[4], KEYS[5], ARGV[1], 'cancelled', document, ARGV[3], ARGV[4])
 if reply then redis.call('PUBLISH', ARGV[5] .. reply, document) end
 return document

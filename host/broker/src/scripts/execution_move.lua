@@ -13,7 +13,7 @@
 local book = open(KEYS[2], '')
 if not book.is then return 0 end
 if not is_open(book) then return -1 end
-redis.call('HSET', KEYS[2], 'move', ARGV[2])
 redis.call('HDEL', KEYS[2], 'refused')
 wake(KEYS[1], book, ARGV[1])
+redis.call('HSET', KEYS[2], 'move', ARGV[2], 'wake', book.wake)
 return 1

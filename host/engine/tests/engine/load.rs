@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_engine::{COMPONENT_BYTES_MAX, Costly, Engine, EngineConfig, LoadError};
-use baton_model::{Digest, Grants, Limits};
+use baton_model::{Digest, Grants, HttpGrant, Limits};
 
 use crate::guests::{self, Guest, plain};
 use crate::support::{call, config, engine, execute, limits, load};
@@ -122,6 +122,20 @@ fn an_import_that_the_manifest_does_not_grant_is_named_with_the_mend() {
     let text = refused.to_string();
     assert!(text.contains("wasi:http/types@0.2.3 (add `[grants.http]`"), "{text}");
     assert!(text.contains("wasi:random/random@0.2.6 (take `random = false`"), "{text}");
+}
+
+#[test]
+fn a_durable_function_is_refused_what_a_replay_cannot_answer() {
+    let guest = Guest {
+        imports: r#"(import "baton:durable/steps@0.1.0" (instance)) (import "wasi:http/types@0.2.3" (instance))"#,
+        body: "unreachable".into(),
+        ..Guest::default()
+    };
+    let everywhere = HttpGrant { allow: Vec::new(), request_bytes_max: 1, response_bytes_max: 1, requests_max: 1 };
+    let grants = Grants { http: Some(everywhere), ..Grants::default() };
+    let refused = engine().load(&guest.build(), &grants).err().expect("it asks for more than its log has");
+    assert!(matches!(&refused, LoadError::NotDurable { asked } if *asked == ["wasi:http/types@0.2.3"]), "{refused:?}");
+    assert!(refused.to_string().contains("have it call a function that does"), "{refused}");
 }
 
 #[test]
