@@ -151,7 +151,7 @@ async fn stepping(scene: &mut Scene, plan: &Plan, bar: &ProgressBar, part: &mut 
     }
     let per_second = median(rounds.iter().copied());
     let what = format!("steps of executions, each a call of `echo` that is waited for, {STEPS} in a row");
-    part.goal(Goal::reported("e", what, format!("{}/s", rate(per_second))));
+    part.goal(Goal::reported("9", what, format!("{}/s", rate(per_second))));
     part.json("steps_per_second", json!(rounds));
     Ok(())
 }
@@ -197,8 +197,8 @@ async fn reaction(scene: &mut Scene, plan: &Plan, bar: &ProgressBar, part: &mut 
         let figure = format!("{ratio:.2} x ({:.0} of {:.0} µs)", of(&event, share), of(&plain, share));
         let what = format!("event to reaction, {name} of a plain call's round trip");
         match name {
-            "p50" => part.goal(Goal::at_most("e", what, ratio, RATIO, figure, "x")),
-            _ => part.goal(Goal::reported("e", what, figure)),
+            "p50" => part.goal(Goal::at_most("9", what, ratio, RATIO, figure, "x")),
+            _ => part.goal(Goal::reported("9", what, figure)),
         }
     }
     let json = |rounds: &[Vec<f64>]| json!({ "p50_us": of(rounds, 0.5), "p99_us": of(rounds, 0.99) });
@@ -238,12 +238,12 @@ async fn replay(scene: &mut Scene, part: &mut Part) -> Result<()> {
     let per_second = facts as f64 / (whole / 1e3);
     let figure =
         format!("{whole:.1} ms: read {read:.1}, chain and facts {checked:.1}, run {ran:.1}; {}/s", rate(per_second));
-    part.goal(Goal::at_most("e", format!("a log of {facts} events, replayed"), whole, REPLAY_MAX_MS, figure, "ms"));
+    part.goal(Goal::at_most("9", format!("a log of {facts} events, replayed"), whole, REPLAY_MAX_MS, figure, "ms"));
     let begin = Instant::now();
     scene.go(&id).await?;
     scene.heard().await?;
     let reacted = begin.elapsed().as_secs_f64() * 1e3;
-    part.goal(Goal::reported("e", "event to reaction behind such a log", format!("{reacted:.1} ms")));
+    part.goal(Goal::reported("9", "event to reaction behind such a log", format!("{reacted:.1} ms")));
     let figures =
         json!({ "events": facts, "read_ms": read, "checked_ms": checked, "ran_ms": ran, "reacted_ms": reacted });
     part.json("replay", figures);
