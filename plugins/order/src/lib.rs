@@ -69,6 +69,9 @@ fn order(execution: &Execution, order: Order) -> Result<Receipt> {
                 Err(_) => execution.emit("no-payment", &event.id())?,
             },
             None => {
+                if paid > 0 {
+                    refund(execution, paid, &reserved)?;
+                }
                 release(execution, &reserved)?;
                 return Err(Failure::reject("not-paid", format!("{paid} of {} was paid in time", order.price)));
             }
@@ -77,11 +80,16 @@ fn order(execution: &Execution, order: Order) -> Result<Receipt> {
     let paid_at_ms = execution.now_ms();
     let shipping = Shipping { item: &reserved.item, reservation: reserved.number, ms: 20 };
     if let Err(failed) = execution.call::<Bytes>("sleep", &shipping) {
-        execution.call::<Bytes>("echo", &format!("refund {paid} of {}", reserved.number))?;
+        refund(execution, paid, &reserved)?;
         release(execution, &reserved)?;
         return Err(failed);
     }
     Ok(Receipt { reservation: reserved.number, item: reserved.item, paid, paid_at_ms })
+}
+
+/// Pays back what was paid.
+fn refund(execution: &Execution, paid: u64, reserved: &Reservation) -> Result<()> {
+    execution.call::<Bytes>("echo", &format!("refund {paid} of {}", reserved.number)).map(drop)
 }
 
 /// Takes the reservation back.
@@ -128,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_paid_in_time_is_released() {
-        let script =
-            reserved().event_comes("payment", r#"{"amount":100}"#).no_event("payment").call_answers("echo", "\"\"");
-        let (refused, steps) = script.run::<order>(ORDER);
+    fn what_is_not_paid_in_time_is_paid_back_and_released() {
+        let script = reserved().event_comes("payment", r#"{"amount":100}"#).no_event("payment");
+        let (refused, steps) = script.call_answers("echo", "\"\"").call_answers("echo", "\"\"").run::<order>(ORDER);
         assert_eq!(refused.err(), Some(Failure::reject("not-paid", "100 of 300 was paid in time")));
-        assert_eq!(steps[4..], [r#"call echo "release 7""#, "emit released 7"]);
+        let back = [r#"call echo "refund 100 of 7""#, r#"call echo "release 7""#, "emit released 7"];
+        assert_eq!(steps[4..], back);
     }
 
     #[test]

@@ -98,6 +98,9 @@ def order(run, given):
     number, item = reserved["number"], reserved["item"]
     run.emit("reserved", number)
 
+    def refund():
+        run.call("echo", f"refund {paid} of {number}")
+
     def release():
         run.call("echo", f"release {number}")
         run.emit("released", number)
@@ -106,6 +109,8 @@ def order(run, given):
     while paid < given["price"]:
         payment = run.event("payment", max(0, end - run.now))
         if payment is None:
+            if paid > 0:
+                refund()
             release()
             raise Refused("not-paid", f"{paid} of {given['price']} was paid in time")
         paid += payment["amount"]
@@ -113,7 +118,7 @@ def order(run, given):
     try:
         run.call("sleep", {"item": item, "reservation": number, "ms": 20})
     except Refused:
-        run.call("echo", f"refund {paid} of {number}")
+        refund()
         release()
         raise
     return {"reservation": number, "item": item, "paid": paid, "paid_at_ms": paid_at}
