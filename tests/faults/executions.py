@@ -171,7 +171,7 @@ class Judge:
     def left(self):
         """Nothing is left to do, and no component is held for what has ended."""
         for function in ("order", "echo", "sleep"):
-            for what, count in (("calls", "XLEN"), ("delayed", "ZCARD"), ("claims", "HLEN")):
+            for what, count in (("calls", "XLEN"), ("delayed", "ZCARD"), ("timers", "ZCARD"), ("claims", "HLEN")):
                 if number := self.redis(count, self.key(function, what)):
                     self.found(function, f"{number} are left in {what}")
         if pinned := self.redis("HGETALL", self.key("order", "components")):

@@ -191,6 +191,9 @@ class ExecutionsTest(unittest.TestCase):
         redis = Redis()
         redis.counts["order:delayed"] = 1
         self.caught(redis, "1 are left in delayed")
+        redis = Redis()
+        redis.counts["order:timers"] = 1
+        self.caught(redis, "1 are left in timers")
 
     def test_an_event_behind_the_time_out_does_not_count(self):
         timed = facts()[:6] + [{"event": "timer-fired", "step": 3, "at": 2_030}, facts()[6], called(4, "echo", "release 7", 2_040)]

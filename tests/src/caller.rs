@@ -233,7 +233,15 @@ impl Caller {
         Ok(redis::cmd("ZCARD").arg(key(function, "delayed")?).query_async(&mut self.connection).await?)
     }
 
-    /// Waits until nothing of the function is left to do: no entry, nothing pending, nothing delayed.
+    /// How many timers the executions of the function have.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn timers(&mut self, function: &str) -> Result<usize> {
+        Ok(redis::cmd("ZCARD").arg(key(function, "timers")?).query_async(&mut self.connection).await?)
+    }
+
+    /// Waits until nothing of the function is left to do: no entry, nothing pending, nothing delayed, no timer.
     ///
     /// # Errors
     /// If it does not come to that in time; the message says what is left.
@@ -242,9 +250,9 @@ impl Caller {
         let what = format!("{function} has nothing left to do");
         let wait = until(&what, PATIENCE, async || {
             let (entries, pending) = (self.entries(function).await?, self.pending(function).await?);
-            let delayed = self.delayed(function).await?;
-            left = format!("{entries} entries, {delayed} delayed, pending: {pending:?}");
-            Ok((entries == 0 && pending.is_empty() && delayed == 0).then_some(()))
+            let (delayed, timers) = (self.delayed(function).await?, self.timers(function).await?);
+            left = format!("{entries} entries, {delayed} delayed, {timers} timers, pending: {pending:?}");
+            Ok((entries == 0 && pending.is_empty() && delayed == 0 && timers == 0).then_some(()))
         });
         wait.await.with_context(|| format!("left are {left}"))
     }

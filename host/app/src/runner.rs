@@ -224,7 +224,7 @@ impl Runner {
             Some(Refusal::Outcome(outcome)) => outcome,
             Some(Refusal::Settled(document)) => {
                 if self.flights.begin_settling(&key) {
-                    let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
+                    let settlement = Settlement::finish(&call, document);
                     let settled =
                         Settling { function: call.function.clone(), lease, read, next: Next::of(&call), settlement };
                     let count = Count { ended: Ended::SentTwice, fate: Fate::Plain, metrics: revision.metrics.clone() };
@@ -233,7 +233,11 @@ impl Runner {
                 return;
             }
             None if call.event.is_some() => match self.take_event(&call).await {
-                Some(outcome) => outcome,
+                Some(outcome) => {
+                    // Nothing of the function was begun.
+                    seat.as_ref().inspect(|seat| seat.repay());
+                    outcome
+                }
                 None => {
                     drop(guard);
                     let delivery = Delivery { call, lease, read };
@@ -311,7 +315,8 @@ impl Runner {
             *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None, timings: None };
             return Some(Refusal::Outcome(Outcome::PayloadTooLarge { bytes, bytes_max }));
         }
-        if lease.claims > revision.retry.hosts_lost_max {
+        // Nothing of the function is run for an event.
+        if lease.claims > revision.retry.hosts_lost_max && call.event.is_none() {
             *run = Run { attempts: call.attempt - 1, started_ms: None, digest: None, timings: None };
             return Some(Refusal::Outcome(Outcome::HostsLost { hosts: lease.claims }));
         }
@@ -321,7 +326,8 @@ impl Runner {
     /// The same id is the same call: what was sent before under the caller's own id is not run again. Calls without an
     /// id of their own cost no look.
     async fn earlier_result(&self, call: &Call) -> Option<Vec<u8>> {
-        if !call.id_is_own || is_left_out(Rule::Dedupe) {
+        // An event is known by its id in its execution alone, whose log says whether it came.
+        if !call.id_is_own || call.event.is_some() || is_left_out(Rule::Dedupe) {
             return None;
         }
         // When Redis cannot say, the call runs; the first result stands in any case.
@@ -351,7 +357,7 @@ impl Runner {
         };
         let plain = || "application/json".to_owned();
         let left = call.deadline_ms.map(|deadline| Duration::from_millis(deadline.saturating_sub(now_ms())));
-        let finish = |document| Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
+        let finish = |document| Settlement::finish(call, document);
         // Attempts from before people sent it again are over and done with.
         let attempt = call.attempt.saturating_sub(call.spent).max(1);
         let retry = revision.retry.wished(&call.retry);
@@ -385,6 +391,7 @@ impl Runner {
                 let message = error.message.clone();
                 let bury = Settlement::Bury {
                     id: call.id.clone(),
+                    execution: call.event.as_ref().map(|event| event.execution.clone()),
                     document: document(Status::Dead, Some(error), plain(), Bytes::new()),
                     reply: call.reply.clone(),
                     reason: reason.to_owned(),

@@ -55,6 +55,8 @@ pub struct Malformed {
     pub entry: EntryId,
     /// The call's id, as far as it could be read; the entry's otherwise.
     pub id: CallId,
+    /// The execution, if it was to be an event for one.
+    pub execution: Option<CallId>,
     /// Where the caller listens, as far as it could be read.
     pub reply: Option<ReplyTo>,
     /// Whose step it is, if a host wrote that.
@@ -174,7 +176,8 @@ pub(crate) fn read(
     let id_is_own = read.id.as_ref().is_some_and(is_own);
     let id = read.id.unwrap_or_else(|| entry_as_call_id(entry));
     if let Some((reason, detail)) = fault {
-        return Err(Malformed { entry, id, reply: read.reply, step: read.step, reason, detail });
+        let execution = read.execution.filter(|_| read.event.is_some());
+        return Err(Malformed { entry, id, execution, reply: read.reply, step: read.step, reason, detail });
     }
     let accepted_ms = read.accepted_ms.unwrap_or_else(|| entry.ms());
     let left = |deadline: u64| Duration::from_millis(deadline.saturating_sub(accepted_ms));
@@ -298,6 +301,11 @@ impl Fields {
 
     /// Whether what it says of an execution is an event for it, or the wake that hosts write, or nothing.
     fn for_an_execution(&self) -> Result<(), &'static str> {
+        if self.execution.is_some() && self.key.is_some() {
+            return Err(
+                "the field `key` is for calls; events stand in the log in the order in which they came, so leave it out",
+            );
+        }
         match (&self.event, &self.execution) {
             (None, None) | (Some(_), Some(_)) => Ok(()),
             (Some(_), None) => Err("the field `execution` is missing; it says which execution the `event` is for"),

@@ -5,6 +5,7 @@
 
 mod advance;
 mod components;
+mod loading;
 mod telling;
 mod view;
 
@@ -20,7 +21,6 @@ use advance::millis;
 pub use advance::{Advance, Course};
 use telling::script;
 pub(crate) use telling::{and_tell, before};
-use view::entry;
 pub use view::{ExecutionDetails, ExecutionView, Loaded, OpenStep};
 
 use crate::BrokerError;
@@ -272,55 +272,6 @@ impl Executions {
         Ok(owned.map(|(function, _)| function.clone()).collect())
     }
 
-    /// An execution with its whole log. None if there is none of this id, or not any more.
-    ///
-    /// # Errors
-    /// Any [`BrokerError`].
-    pub async fn load(&self, function: &FunctionId, id: &CallId) -> Result<Option<Loaded>, BrokerError> {
-        const KNOWN: [&str; 13] = [
-            "state", "run", "length", "steps", "began", "ended", "reply", "stuck", "move", "refused", "chain", "bytes",
-            "failed",
-        ];
-        let mut all = pipe();
-        all.atomic();
-        all.cmd("HMGET").arg(self.keys.execution(function, id)).arg(&KNOWN);
-        all.cmd("XRANGE").arg(self.keys.log(function, id)).arg("-").arg("+");
-        all.cmd("TIME");
-        let answer = match self.look(&all).await {
-            Err(error) if self.link.is_worth_another(&error).await => self.look(&all).await?,
-            other => other?,
-        };
-        let shape = || BrokerError::shape("the state of an execution", &Value::Nil);
-        let Value::Array(answers) = answer else { return Err(shape()) };
-        let Ok([Value::Array(known), Value::Array(entries), time]) = <[Value; 3]>::try_from(answers) else {
-            return Err(shape());
-        };
-        let known: Vec<Option<String>> =
-            known.iter().map(|value| redis::from_redis_value_ref(value).ok().flatten()).collect();
-        let text = |name: &str| KNOWN.iter().position(|known| *known == name).and_then(|at| known.get(at)?.as_deref());
-        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
-        let Some(state) = text("state") else { return Ok(None) };
-        let small = |name| u32::try_from(number(name).unwrap_or(0)).unwrap_or(u32::MAX);
-        let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(|_| shape())?;
-        Ok(Some(Loaded {
-            state: state.to_owned(),
-            run: small("run"),
-            length: number("length").unwrap_or(0),
-            bytes: number("bytes").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0),
-            link: text("chain").unwrap_or_default().to_owned(),
-            steps: small("steps"),
-            reply: text("reply").and_then(ReplyTo::parse),
-            stuck: text("stuck").filter(|_| state == "stuck").map(str::to_owned),
-            failed: text("failed").map(str::to_owned),
-            wish: text("move").unwrap_or_default().to_owned(),
-            refused: text("refused").map(str::to_owned),
-            began_ms: number("began").unwrap_or(0),
-            ended_ms: number("ended"),
-            log: entries.into_iter().map(entry).collect::<Option<_>>().ok_or_else(shape)?,
-            now_ms: seconds * 1_000 + micros / 1_000,
-        }))
-    }
-
     /// Asks for an execution to be moved to a component; to the one that its host has of the function if none is named.
     /// Whoever runs it next tries that over its whole log.
     ///
@@ -353,7 +304,7 @@ impl Executions {
         let mut call = self.cancel.call(6);
         self.own_keys(&mut call, function, id);
         call.arg(self.keys.executions(function)).arg(self.keys.result(function, id)).arg(self.keys.mark(function, id));
-        call.arg(self.keys.delayed(function));
+        call.arg(self.keys.timers(function));
         call.arg(id.as_str()).arg(document.encode()).arg(millis(self.result_ttl)).arg(millis(self.log_ttl));
         call.arg(self.keys.reply_channels());
         match self.again(&self.cancel, &call).await? {

@@ -78,6 +78,12 @@ impl Keys {
         format!("{}:{{{function}}}:result:{id}", self.prefix)
     }
 
+    /// What came of an event that was an entry of the call stream. No id has a space in it, so this is no call's, nor that of an
+    /// event of another execution.
+    pub(crate) fn event_result(&self, function: &FunctionId, execution: &CallId, event: &CallId) -> String {
+        format!("{}:{{{function}}}:result:{execution} {event}", self.prefix)
+    }
+
     /// What stands for a call that was accepted under an id of its caller's choice and has not ended.
     pub(crate) fn mark(&self, function: &FunctionId, id: &CallId) -> String {
         format!("{}:{{{function}}}:id:{id}", self.prefix)
@@ -112,6 +118,12 @@ impl Keys {
     #[must_use]
     pub fn delayed(&self, function: &FunctionId) -> String {
         format!("{}:{{{function}}}:delayed", self.prefix)
+    }
+
+    /// What its executions wait for that comes by itself: their timers, and runs of them that were put back, by due time. They are
+    /// no calls, and do not count among those that wait.
+    pub(crate) fn timers(&self, function: &FunctionId) -> String {
+        format!("{}:{{{function}}}:timers", self.prefix)
     }
 
     /// Whose turn it is among the calls of each key.

@@ -18,7 +18,7 @@ use crate::{BrokerError, RedisTls};
 
 /// The commands that change nothing, of those that are sent one by one. Those by which hosts watch each other are not
 /// among them: there, a connection that was lost is news.
-const READS: [&[u8]; 8] = [b"GET", b"EXISTS", b"PING", b"LRANGE", b"SCAN", b"XPENDING", b"HGET", b"HEXISTS"];
+const READS: [&[u8]; 9] = [b"GET", b"EXISTS", b"PING", b"LRANGE", b"SCAN", b"XPENDING", b"HGET", b"HEXISTS", b"XRANGE"];
 
 /// How long a connection may take to come about.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

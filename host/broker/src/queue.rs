@@ -202,8 +202,9 @@ impl Queue {
         let most = (PROMOTE_MAX / functions.len().max(1)).max(PROMOTE_MIN);
         let mut all = redis::Pipeline::with_capacity(functions.len() + 1);
         for function in functions {
-            let mut call = self.promote.call(3);
-            call.arg(self.keys.calls(function)).arg(self.keys.delayed(function)).arg(self.keys.dead(function));
+            let mut call = self.promote.call(4);
+            call.arg(self.keys.calls(function)).arg(self.keys.delayed(function));
+            call.arg(self.keys.timers(function)).arg(self.keys.dead(function));
             all.add_command(call.arg(most).arg(PROMOTE_BYTES_MAX).to_owned());
         }
         let read = |answers: Vec<Value>| answers.into_iter().map(promoted).collect::<Vec<Promoted>>();

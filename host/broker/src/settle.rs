@@ -49,6 +49,8 @@ pub enum Settlement {
     Finish {
         /// The call.
         id: CallId,
+        /// The execution, if it is an event for one.
+        execution: Option<CallId>,
         /// Its result, encoded.
         document: Vec<u8>,
         /// Whom to tell.
@@ -82,6 +84,8 @@ pub enum Settlement {
     Bury {
         /// The call.
         id: CallId,
+        /// The execution, if it is an event for one.
+        execution: Option<CallId>,
         /// Its result, encoded.
         document: Vec<u8>,
         /// Whom to tell.
@@ -104,6 +108,13 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// The end of a call.
+    #[must_use]
+    pub fn finish(call: &Call, document: Vec<u8>) -> Self {
+        let execution = call.event.as_ref().map(|event| event.execution.clone());
+        Self::Finish { id: call.id.clone(), execution, document, reply: call.reply.clone() }
+    }
+
     /// What becomes of an entry that is no call.
     #[must_use]
     pub fn of_malformed(malformed: Malformed, document: Vec<u8>) -> Self {
@@ -111,6 +122,7 @@ impl Settlement {
             accepted_ms: malformed.entry.ms(),
             notes: Vec::new(),
             id: malformed.id,
+            execution: malformed.execution,
             document,
             reply: malformed.reply,
             reason: malformed.reason.as_str().to_owned(),
@@ -304,11 +316,22 @@ impl<T: Send> Settler<T> {
                 let wait = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
                 Ok(vec![self.put_back(first, id, (*attempt, *accepted_ms), (wait, "accepted", None)).await?])
             }
-            Settlement::Bury { id, document, reply, reason, error, attempts, digest, accepted_ms, notes } => {
+            Settlement::Bury {
+                id,
+                execution,
+                document,
+                reply,
+                reason,
+                error,
+                attempts,
+                digest,
+                accepted_ms,
+                notes,
+            } => {
                 let script = self.bury.before(&first.next);
                 let mut call = script.call(self.keys_of(first, 4));
                 self.stream_keys(&mut call, first);
-                call.arg(self.keys.dead(&first.function)).arg(self.keys.result(&first.function, id));
+                call.arg(self.keys.dead(&first.function)).arg(self.result(&first.function, id, execution.as_ref()));
                 self.next_keys(&mut call, first, id);
                 self.lease_args(&mut call, first.lease);
                 call.arg(self.ttl_ms()).arg(self.channel(reply.as_ref())).arg(document);
@@ -377,6 +400,14 @@ impl<T: Send> Settler<T> {
         }
     }
 
+    /// Where the result of a call stands, or of an event for this execution.
+    fn result(&self, function: &FunctionId, id: &CallId, execution: Option<&CallId>) -> String {
+        match execution {
+            Some(execution) => self.keys.event_result(function, execution, id),
+            None => self.keys.result(function, id),
+        }
+    }
+
     fn lease_args(&self, call: &mut redis::Cmd, lease: Lease) {
         call.arg(self.keys.group()).arg(self.host.as_str()).arg(lease.entry.in_stream()).arg(lease.claims);
     }
@@ -410,8 +441,8 @@ impl<T: Send> Settler<T> {
         all.atomic();
         let mut notices: Vec<(&ReplyTo, Vec<u8>)> = Vec::new();
         for item in items {
-            let Settlement::Finish { id, document, reply } = &item.settlement else { return None };
-            all.cmd("SET").arg(self.keys.result(function, id)).arg(document);
+            let Settlement::Finish { id, execution, document, reply } = &item.settlement else { return None };
+            all.cmd("SET").arg(self.result(function, id, execution.as_ref())).arg(document);
             all.arg("NX").arg("PX").arg(self.ttl_ms());
             let Some(reply) = reply else { continue };
             match notices.iter_mut().find(|(to, _)| *to == reply) {
@@ -454,8 +485,14 @@ impl<T: Send> Settler<T> {
         acknowledge.cmd("XDEL").arg(self.keys.calls_at(function, level)).arg(&entries);
         acknowledge.cmd("HDEL").arg(self.keys.claims_at(function, level)).arg(&entries);
         for item in items {
-            let Settlement::Finish { id, document, reply } = &item.settlement else { continue };
-            write.cmd("SET").arg(self.keys.result(function, id)).arg(document).arg("NX").arg("PX").arg(self.ttl_ms());
+            let Settlement::Finish { id, execution, document, reply } = &item.settlement else { continue };
+            write
+                .cmd("SET")
+                .arg(self.result(function, id, execution.as_ref()))
+                .arg(document)
+                .arg("NX")
+                .arg("PX")
+                .arg(self.ttl_ms());
             if let Some(reply) = reply {
                 write.cmd("PUBLISH").arg(self.keys.reply_channel(reply)).arg(document);
             }
@@ -470,7 +507,9 @@ impl<T: Send> Settler<T> {
         let entries = items.iter().map(|item| item.lease.entry);
         let (Some(first), Some(last)) = (entries.clone().min(), entries.max()) else { return Ok(Vec::new()) };
         let finishes = items.iter().filter_map(|item| match &item.settlement {
-            Settlement::Finish { id, document, reply } => Some((item.lease, id, document, reply.as_ref())),
+            Settlement::Finish { id, execution, document, reply } => {
+                Some((item.lease, (id, execution.as_ref()), document, reply.as_ref()))
+            }
             Settlement::Requeue { .. }
             | Settlement::Delay { .. }
             | Settlement::Bury { .. }
@@ -481,10 +520,10 @@ impl<T: Send> Settler<T> {
         let script = self.finish.before(&item.next);
         let mut call = script.call(self.keys_of(item, 2 + items.len()));
         self.stream_keys(&mut call, item);
-        finishes.clone().for_each(|(_, id, ..)| {
-            call.arg(self.keys.result(function, id));
+        finishes.clone().for_each(|(_, (id, execution), ..)| {
+            call.arg(self.result(function, id, execution));
         });
-        if let Some((_, id, ..)) = finishes.clone().next() {
+        if let Some((_, (id, _), ..)) = finishes.clone().next() {
             self.next_keys(&mut call, item, id);
         }
         call.arg(self.keys.group())
@@ -495,7 +534,7 @@ impl<T: Send> Settler<T> {
         finishes.clone().for_each(|(lease, _, document, reply)| {
             call.arg(lease.entry.in_stream()).arg(lease.claims).arg(document).arg(self.channel(reply));
         });
-        if let Some((_, id, ..)) = finishes.clone().next() {
+        if let Some((_, (id, _), ..)) = finishes.clone().next() {
             next_args(&mut call, item, id);
         }
         match script.run(&self.link, &call).await? {

@@ -83,7 +83,7 @@ pub(crate) async fn event(
     let media_type = wishes.options.media_type.unwrap_or_else(|| "application/json".to_owned());
     let event_id = wishes.options.id.unwrap_or_else(Caller::new_id);
     let received = Received { id: event_id.clone(), name, payload: Reply { media_type, body: payload } };
-    quota::admit(&gate, &function, 1).await?;
+    // No quota of calls: it is none, and what waits for it has been let in. How much a log takes is bound.
     let _entrant = exec::enter(&gate)?;
     let taken = gate.parts.durable.event(gate.seen(&asker, &function), &id, received).await;
     let taken = taken.map_err(|error| gate.broker_problem(&error))?;
@@ -228,6 +228,12 @@ pub(crate) async fn list(
             "bad-query",
             format!("`state` is {state:?}, and must be one of {}", STATES.join(", ")),
         ));
+    }
+    let is_place =
+        |text: &&str| text.split_once('-').is_some_and(|(ms, id)| ms.parse::<u64>().is_ok() && !id.is_empty());
+    if let Some(after) = after.as_deref().filter(|after| !is_place(after)) {
+        let rule = format!("`after` is {after:?}, and must be what an earlier answer gave as `next`");
+        return Err(Problem::bad("bad-query", rule));
     }
     let seen = gate.seen(&asker, &function);
     let (mut executions, mut next) = (Vec::new(), after);

@@ -14,7 +14,7 @@ mod tests;
 
 pub use event::{Event, EventFor, Pause, Received, Started, StepCall, StepRef, call_id, calls_of};
 pub use history::{History, HistoryError, Recorded};
-pub use log::{Log, LogError, Logged};
+pub use log::{Log, LogError, LogReader, Logged};
 pub use record::{Record, RecordError, chain};
 pub use replay::{Answer, Ask, Divergence, Replay};
 

@@ -53,7 +53,7 @@ pub(crate) async fn measure(plan: &Plan, bar: &ProgressBar, part: &mut Part) -> 
     scene.until_idle().await?;
     let asleep = start.elapsed();
     // As many timers as executions: all of them sleep, and none has ended.
-    ensure!(scene.caller.delayed(FUNCTIONS[0]).await? == sleepers, "they do not all sleep");
+    ensure!(scene.caller.timers(FUNCTIONS[0]).await? == sleepers, "they do not all sleep");
     let (after, used) = (resident_bytes(scene.host.pid())?, redis_bytes(&mut scene).await?);
     let growth = (after as f64 - before as f64) / MIB;
     let figure =

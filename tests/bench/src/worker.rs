@@ -121,7 +121,7 @@ async fn broker(url: String, function: FunctionId) -> Result<()> {
                     bail!("a call of ours is malformed")
                 };
                 let document = document(call.id.clone(), call.payload.clone(), &host, digest);
-                let settlement = Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() };
+                let settlement = Settlement::finish(&call, document);
                 let settled =
                     Settled { function: function.clone(), lease, read, next: Next::Nothing, settlement, ticket: () };
                 to_settler.send(settled).await.ok().context("the settler ended")?;

@@ -126,7 +126,7 @@ def sort(redis, prefix, key, snapshot):
                 snapshot.left.append(f"{key} names a letter of {call!r} that is not there: {letter!r}")
     elif rest.removesuffix(level_in(rest)) == "claims":
         snapshot.left.append(f"claims are left in {key}: {redis('HGETALL', key)!r}")
-    elif rest == "delayed":
+    elif rest in ("delayed", "timers"):
         snapshot.left.append(f"calls wait in {key}")
     elif place != "hosts" and rest.removesuffix(level_in(rest)) != "calls":
         snapshot.left.append(f"nobody knows the key {key}")

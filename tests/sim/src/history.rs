@@ -401,7 +401,7 @@ pub(crate) fn left_over(store: &Store, functions: usize, live: &[String]) -> Vec
                 left.push(("I7", format!("f{function} has the consumer {consumer} of a host that is gone")));
             }
         }
-        for name in ["claims", "delayed"] {
+        for name in ["claims", "delayed", "timers"] {
             if store.keys().any(|known| known == key(function, name).as_bytes()) {
                 left.push(("I7", format!("{} is left", key(function, name))));
             }

@@ -51,7 +51,7 @@ async fn a_run_that_begins_anew_finds_what_the_last_one_did_not_read() -> Result
 
 #[tokio::test]
 async fn an_execution_is_found_and_taken_back_as_a_call() -> Result<()> {
-    let (_stage, _host, http) = alone().await?;
+    let (mut stage, _host, http) = alone().await?;
     let order = Order::with(&http, r#"[{"event":"never"}]"#).await?;
     order.until_last("event-awaited").await?;
     let path = format!("/v1/calls/default/order/{}", order.id);
@@ -63,6 +63,12 @@ async fn an_execution_is_found_and_taken_back_as_a_call() -> Result<()> {
     // Its id is known: a call under it is the same, and has ended.
     let again = http.post_with("/v1/call/order", &[("idempotency-key", &order.id)], "[]").await?;
     again.problem(409, "cancelled")?;
+    // To take it back is answered the same again, also when its result has expired.
+    let result = format!("baton:{{default/order}}:result:{}", order.id);
+    redis::cmd("DEL").arg(&result).query_async::<()>(stage.caller.connection()).await?;
+    let again = http.delete_with(&format!("/v1/exec/default/order/{}", order.id), &[]).await?.expect(200)?.json()?;
+    ensure!(again["state"] == "cancelled", "{again}");
+    http.get("/v1/exec/default/order?after=first").await?.problem(400, "bad-query")?;
     Ok(())
 }
 

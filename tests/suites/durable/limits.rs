@@ -25,6 +25,48 @@ async fn an_answer_that_the_log_has_no_room_for_is_a_failure() -> Result<()> {
 }
 
 #[tokio::test]
+async fn executions_that_wait_take_no_room_in_a_queue() -> Result<()> {
+    let mut stage = Stage::with(&["echo"]).await?;
+    stage.folder.install("order", &steps_guest()?)?;
+    let manifest = "[quotas]\nqueue_calls = 2\n[grants.calls]\nfunctions = [\"echo\"]\n";
+    stage.folder.write_manifest("order", manifest)?;
+    stage.folder.write_manifest("echo", "[quotas]\nqueue_calls = 2\n")?;
+    let host = stage.host().http().start_ready(&["order", "echo"]).await?;
+    let http = Http::of(&host).await?;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let order = Order::with(&http, r#"[{"sleep-until":9000000000000},{"event":"go"}]"#).await?;
+        order.until_last("timer-set").await?;
+        waiting.push(order);
+    }
+    ensure!(stage.caller.timers("order").await? == 5 && stage.caller.delayed("order").await? == 0);
+    let order = Order::with(&http, r#"[{"event":"go"},{"calls":1}]"#).await?;
+    order.tell("go", "go").await?.expect(202)?;
+    order.result().await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_of_many_pages_is_read_and_one_that_lacks_an_entry_is_not() -> Result<()> {
+    let (mut stage, _host, http) = alone().await?;
+    let order = Order::with(&http, r#"[{"emit":900},{"event":"go"}]"#).await?;
+    order.until_last("event-awaited").await?;
+    let history = order.history().await?;
+    let positions: Vec<_> = history.iter().filter_map(|event| event["position"].as_u64()).collect();
+    ensure!(positions == (1..=903).collect::<Vec<_>>(), "{} positions", positions.len());
+    let cut = Order::with(&http, r#"[{"emit":900},{"event":"go"}]"#).await?;
+    cut.until_last("event-awaited").await?;
+    let mut take = redis::cmd("XDEL");
+    take.arg(format!("baton:{{default/order}}:log:{}", cut.id)).arg("600-0");
+    take.query_async::<()>(stage.caller.connection()).await?;
+    let damage = cut.show().await?["damage"].to_string();
+    ensure!(damage.contains("after position 599"), "{damage}");
+    order.tell("go", "go").await?.expect(202)?;
+    order.result().await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_log_has_an_end_and_so_has_what_is_not_read() -> Result<()> {
     let (_stage, _host, http) = alone().await?;
     let long = Order::with(&http, &format!(r#"[{{"emit":{}}}]"#, LOG_EVENTS_MAX + 1)).await?;

@@ -47,7 +47,7 @@ async fn an_order_waits_for_its_payments_and_is_shipped() -> Result<()> {
         "completed",
     ];
     ensure!(words == expected, "{words:?}");
-    ensure!(stage.caller.delayed("order").await? == 0, "no timer is left");
+    ensure!(stage.caller.timers("order").await? == 0, "no timer is left");
     let ended = order.show().await?;
     ensure!(ended["state"] == "completed" && ended["waits_for"].as_array().is_some_and(Vec::is_empty), "{ended}");
     Ok(())

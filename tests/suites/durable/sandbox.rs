@@ -27,6 +27,8 @@ async fn clocks_and_random_numbers_are_the_same_when_it_is_run_again_and_its_log
     let others = other.history().await?;
     let other = others.iter().find(|event| event["event"] == "emitted");
     ensure!(other.is_some_and(|other| other["payload"] != seen[0]), "another execution has other numbers: {others:?}");
+    // What is said last has come through; what was said again would have come before it.
+    host.lines().wait_for_several(1, PATIENCE, |line| line.contains("witness 4")).await?;
     for n in 1..=4 {
         let text = format!("witness {n}");
         let said = host.lines().wait_for_several(1, PATIENCE, |line| line.contains(&text)).await?;

@@ -15,7 +15,7 @@ async fn tell(stage: &mut Stage, id: &str, execution: &str, more: &[(&str, &[u8]
     Ok(())
 }
 
-/// Why the call of this id was refused.
+/// Why the call of this id was refused; that of an event is its execution, a space, and its own.
 async fn refused(stage: &mut Stage, id: &str) -> Result<(Status, String, String)> {
     let result = stage.caller.result("order", id).await?;
     let error = result.error.unwrap_or_else(|| panic!("{id} is refused"));
@@ -35,7 +35,7 @@ async fn an_execution_is_begun_and_told_by_entries_of_the_call_stream() -> Resul
     for _ in 0..2 {
         tell(&mut stage, "first", "1", &[]).await?;
     }
-    tell(&mut stage, "second", "1", &[("delay", b"5"), ("key", b"k"), ("priority", b"high")]).await?;
+    tell(&mut stage, "second", "1", &[("delay", b"5"), ("priority", b"high")]).await?;
     let result = stage.caller.result("order", "1").await?;
     ensure!(result.status == Status::Ok, "{result:?}");
     let history = order.history().await?;
@@ -43,7 +43,7 @@ async fn an_execution_is_begun_and_told_by_entries_of_the_call_stream() -> Resul
         history.iter().filter(|event| event["event"] == "event-received").map(|event| event["id"].as_str()).collect();
     ensure!(came == [Some("first"), Some("second")], "{history:?}");
     let position = history.iter().find(|event| event["id"] == "first").map(|event| event["position"].to_string());
-    let first = stage.caller.result("order", "first").await?;
+    let first = stage.caller.result("order", "1 first").await?;
     ensure!(
         Some(format!(r#"{{"position":{}}}"#, position.unwrap_or_default()).into_bytes())
             == Some(first.payload.to_vec()),
@@ -56,12 +56,12 @@ async fn an_execution_is_begun_and_told_by_entries_of_the_call_stream() -> Resul
 async fn an_event_that_nobody_takes_is_answered_with_why() -> Result<()> {
     let (mut stage, _host, http) = alone().await?;
     tell(&mut stage, "lost", "nobody", &[]).await?;
-    let (status, code, text) = refused(&mut stage, "lost").await?;
+    let (status, code, text) = refused(&mut stage, "nobody lost").await?;
     ensure!((status, &*code) == (Status::Error, "unknown-execution") && text.contains("nobody"), "{code}: {text}");
     let order = Order::with(&http, "[]").await?;
     order.result().await?.expect(200)?;
     tell(&mut stage, "late", &order.id, &[]).await?;
-    let (_, code, text) = refused(&mut stage, "late").await?;
+    let (_, code, text) = refused(&mut stage, &format!("{} late", order.id)).await?;
     ensure!(code == "ended" && text.contains(&order.id), "{code}: {text}");
     // Half of an event is no call, and says which half is missing.
     for (id, fields, missing) in [
@@ -73,6 +73,85 @@ async fn an_event_that_nobody_takes_is_answered_with_why() -> Result<()> {
         ensure!((status, &*code) == (Status::Dead, "malformed") && text.contains(missing), "{code}: {text}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn an_event_is_known_by_its_execution_and_its_id() -> Result<()> {
+    let (mut stage, _host, http) = alone().await?;
+    // Before its execution has begun it is refused, and taken when it is sent again.
+    tell(&mut stage, "p1", "seven", &[]).await?;
+    let (_, code, _) = refused(&mut stage, "seven p1").await?;
+    ensure!(code == "unknown-execution", "{code}");
+    let begin = async |id: &str| -> Result<HttpAnswer> {
+        let steps = r#"[{"event":"go"},{"event":"go"}]"#;
+        http.post_with("/v1/exec/order", &[("idempotency-key", id)], steps.to_owned()).await?.expect(202)
+    };
+    begin("seven").await?;
+    begin("eight").await?;
+    // One that is malformed ends nothing else that has its id.
+    tell(&mut stage, "eight", "eight", &[("key", b"k")]).await?;
+    let (_, code, text) = refused(&mut stage, "eight eight").await?;
+    ensure!(code == "malformed" && text.contains("`key`"), "{code}: {text}");
+    // The same id is another event for another execution, and may be the id of an execution.
+    for execution in ["seven", "eight"] {
+        tell(&mut stage, "p1", execution, &[]).await?;
+        tell(&mut stage, execution, execution, &[]).await?;
+    }
+    for id in ["seven", "eight"] {
+        let order = Order { http: &http, id: id.to_owned() };
+        let result = order.result().await?.expect(200)?;
+        ensure!(!result.body.starts_with(b"{\"position\""), "the result of {id} is its own: {result:?}");
+        let position = stage.caller.result("order", &format!("{id} p1")).await?;
+        ensure!(position.status == Status::Ok && position.payload.starts_with(b"{\"position\":"), "{position:?}");
+    }
+    stage.caller.quiescent("order").await
+}
+
+#[tokio::test]
+async fn events_that_come_while_it_begins_anew_are_not_lost() -> Result<()> {
+    const RUNS: usize = 40;
+    let (mut stage, _host, http) = alone().await?;
+    let steps = (1..RUNS)
+        .fold(r#"[{"event":"go"}]"#.to_owned(), |steps, _| format!(r#"[{{"event":"go"}},{{"restart":{steps}}}]"#));
+    let order = Order::with(&http, &steps).await?;
+    for n in 0..RUNS {
+        tell(&mut stage, &format!("e{n}"), &order.id, &[]).await?;
+    }
+    order.result().await?.expect(200)?;
+    ensure!(order.show().await?["run"] == RUNS, "{}", order.show().await?);
+    let left = order.words().await?.iter().filter(|word| *word == "event-received").count();
+    ensure!(left == 1, "each run took one event, and the last one has none left: {left}");
+    stage.caller.quiescent("order").await
+}
+
+#[tokio::test]
+async fn a_call_of_an_execution_that_is_forgotten_answers_no_other_of_its_id() -> Result<()> {
+    // Nobody has `echo` yet.
+    let (mut stage, _host, http) = alone().await?;
+    let begin = async || -> Result<()> {
+        let steps = r#"[{"calls":1}]"#.to_owned();
+        http.post_with("/v1/exec/order", &[("idempotency-key", "seven")], steps).await?.expect(202)?;
+        Ok(())
+    };
+    begin().await?;
+    let order = Order { http: &http, id: "seven".to_owned() };
+    order.until_last("call-scheduled").await?;
+    let keys = ["exec:seven", "log:seven", "id:seven"].map(|key| format!("baton:{{default/order}}:{key}"));
+    redis::cmd("DEL").arg(&keys).query_async::<()>(stage.caller.connection()).await?;
+    begin().await?;
+    order.until_last("call-scheduled").await?;
+    // One at a time, the older first.
+    stage.folder.write_manifest("echo", "[quotas]\nconcurrency = 1\n")?;
+    stage.folder.install("echo", &baton_tests::sample("echo")?)?;
+    order.result().await?.expect(200)?;
+    let history = order.history().await?;
+    let made = history.iter().find_map(|event| event["call"].as_str()).unwrap_or_default();
+    let ended = history.iter().find(|event| event["event"] == "call-completed").map(ToString::to_string);
+    ensure!(
+        ended.is_some_and(|ended| ended.contains(made)),
+        "{made} is another call than that which ended: {history:?}"
+    );
+    stage.caller.quiescent("order").await
 }
 
 #[tokio::test]

@@ -37,8 +37,7 @@ impl Runner {
                 if !self.flights.begin_settling(&FlightKey::of(&delivery)) {
                     return;
                 }
-                let settlement =
-                    Settlement::Finish { id: call.id.clone(), document: document.encode(), reply: call.reply.clone() };
+                let settlement = Settlement::finish(call, document.encode());
                 let next = Next::of(call);
                 let settled = Settling { function: call.function.clone(), lease: *lease, read: None, next, settlement };
                 let metrics = revision.metrics.clone();
@@ -55,9 +54,8 @@ impl Runner {
 
     /// What an execution came to whose result has expired, as its log says. None if there is none of this id, or it has no end.
     async fn end_of(&self, call: &Call) -> Result<Option<ResultDocument>, BrokerError> {
-        let Some(mut known) = self.shelf.redis.load(&call.function, &call.id).await? else { return Ok(None) };
+        let Some((known, log)) = self.shelf.redis.read(&call.function, &call.id).await? else { return Ok(None) };
         let Some(ended_ms) = known.ended_ms else { return Ok(None) };
-        let log = Log::read_to(std::mem::take(&mut known.log), (known.length, &known.link));
         let (status, answer, error) = match log.as_ref().map(Log::end) {
             Ok(Some(Event::Completed(reply))) => (Status::Ok, reply.clone(), None),
             Ok(Some(Event::Failed(error))) => (Status::Error, no_answer(), Some(error.clone())),

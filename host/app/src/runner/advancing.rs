@@ -22,6 +22,10 @@ use crate::seats::Seat;
 /// What a component is that knows no steps.
 const NOT_DURABLE: &str = "is not durable: it does not import baton:durable/steps";
 
+/// For how long an execution is not moved back, without being told to, to a component that it was moved away from: while a build is
+/// being rolled out, hosts have different ones. Then it is: somebody has taken the new build back. One that fails is moved at once.
+const BACK_AFTER_MS: u64 = 300_000;
+
 /// What every run of one execution is made from.
 struct RunOver<'a> {
     call: &'a Arc<Call>,
@@ -33,13 +37,17 @@ struct RunOver<'a> {
 
 /// To which component it is to be moved before it is run, and how that was said; none if it stays where it is. The text says
 /// what is wrong with the wish.
-fn target(known: &Loaded, pinned: Option<Digest>, revision: &Revision) -> Option<(String, Result<Digest, String>)> {
-    let newest = revision.component.digest();
+fn target(known: &Loaded, log: &Log, attempt: u32, revision: &Revision) -> Option<(String, Result<Digest, String>)> {
+    let (newest, pinned) = (revision.component.digest(), log.digest());
     let target = match known.wish.as_str() {
         "" => {
             let was_refused = known.refused.as_ref().is_some_and(|said| said.starts_with(&newest.to_string()));
             // One that was never run goes to the newest in any case.
-            (revision.moves && pinned.is_some() && !was_refused).then_some(Ok(newest))
+            let is_young = |at_ms: u64| known.now_ms.saturating_sub(at_ms) < BACK_AFTER_MS;
+            // One that fails on the build where it is has nothing to lose.
+            let is_well = attempt == 1 && known.stuck.is_none();
+            let is_old = is_well && log.left(newest).is_some_and(is_young);
+            (revision.moves && pinned.is_some() && !was_refused && !is_old).then_some(Ok(newest))
         }
         NEWEST => Some(Ok(newest)),
         wish => Some(Digest::parse(wish).ok_or_else(|| "is no digest of a component".to_owned())),
@@ -92,12 +100,12 @@ impl Runner {
     /// None if Redis does not answer.
     async fn run_execution(&self, delivery: &Delivery, seat: &Seat, revision: &Revision) -> Option<Written> {
         let Delivery { call, lease, .. } = delivery;
-        let loaded = self.shelf.redis.load(&call.function, &call.id).await.inspect_err(|e| put_back(call, e)).ok()?;
-        let Some(mut known) = loaded.filter(|known| known.ended_ms.is_none()) else {
+        let read = self.shelf.redis.read(&call.function, &call.id).await.inspect_err(|e| put_back(call, e)).ok()?;
+        let Some((known, log)) = read.filter(|(known, _)| known.ended_ms.is_none()) else {
             // It has ended, or is forgotten: nothing is written, and the wake goes.
             return Some(over(call));
         };
-        let log = match Log::read_to(std::mem::take(&mut known.log), (known.length, &known.link)) {
+        let log = match log {
             Ok(log) => log,
             Err(error) => return Some(stuck(call, &known, error.to_string(), String::new())),
         };
@@ -107,7 +115,7 @@ impl Runner {
         }
         let run = RunOver { call, seat, revision, known: &known };
         let mut refused = String::new();
-        if let Some((said, target)) = target(&known, log.digest(), revision) {
+        if let Some((said, target)) = target(&known, &log, call.attempt, revision) {
             match self.try_on(&run, target, log.clone()).await? {
                 Ok(written) => return Some(written),
                 Err(why) => refused = format!("{said} {why}"),

@@ -120,8 +120,7 @@ impl Runner {
         document.accepted_ms = call.accepted_ms;
         document.started_ms = begun
             .map(|at| document.finished_ms.saturating_sub(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)));
-        let settlement =
-            Settlement::Finish { id: call.id.clone(), document: document.encode(), reply: call.reply.clone() };
+        let settlement = Settlement::finish(&call, document.encode());
         let settled = Settling { function: function.clone(), lease, read: None, next: Next::of(&call), settlement };
         let metrics = self.metrics.function(function);
         send(settler, settled, Count { ended: Ended::Cancelled, fate: Fate::Plain, metrics }, None).await;

@@ -89,7 +89,7 @@ impl Advances {
         let calls: Vec<(FunctionId, &StepCall)> = facts.iter().filter_map(|fact| called(function, fact)).collect();
         let mut call = self.advance.call(8 + 3 * calls.len());
         let level = lease.entry.level();
-        call.arg(keys.calls_at(function, level)).arg(keys.claims_at(function, level)).arg(keys.delayed(function));
+        call.arg(keys.calls_at(function, level)).arg(keys.claims_at(function, level)).arg(keys.timers(function));
         call.arg(keys.execution(function, id)).arg(keys.log(function, id)).arg(keys.executions(function));
         call.arg(keys.result(function, id)).arg(keys.mark(function, id));
         for (called, made) in &calls {

@@ -34,7 +34,8 @@ pub(crate) fn and_tell(inside: &'static str) -> Lua {
          if changed ~= 0 then\n\
            local id, run, step = ARGV[#ARGV - 2], ARGV[#ARGV - 1], ARGV[#ARGV]\n\
            answer(KEYS[#KEYS - 3], KEYS[#KEYS - 2], KEYS[#KEYS - 1], id, 'c:' .. run .. ':' .. step,\n\
-             {{ 'event', 'call-completed', 'step', step, 'result', redis.call('GET', KEYS[#KEYS]) }})\n\
+             {{ 'event', 'call-completed', 'step', step, 'result', redis.call('GET', KEYS[#KEYS]) }},\n\
+             string.match(KEYS[#KEYS], '}}:result:(.+)$'))\n\
          end\n\
          return said\n",
         shared()

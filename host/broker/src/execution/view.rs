@@ -1,10 +1,13 @@
 //! An execution as it is read from Redis, and as it is shown.
 
+use std::sync::Arc;
+
 use baton_model::execution::{Event, Log, Record};
 use baton_model::{CallId, Digest, ReplyTo};
 use bytes::Bytes;
 use redis::Value;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// An execution as it stood in one moment.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Loaded {
     pub log: Vec<(u64, Record)>,
     /// The time by Redis's clock, in Unix milliseconds.
     pub now_ms: u64,
+    /// Where a long log takes room, until it is dropped.
+    pub(super) held: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// An execution as lists show it.

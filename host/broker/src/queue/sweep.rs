@@ -130,9 +130,9 @@ impl Queue {
         plan: SweepPlan<'_>,
     ) -> Result<Swept, BrokerError> {
         let SweepPlan { live, gone, cut, share: (shares, share), room, levels: _ } = plan;
-        let mut call = self.sweep.call(3);
+        let mut call = self.sweep.call(4);
         call.arg(self.keys.calls_at(function, level)).arg(self.keys.claims_at(function, level));
-        call.arg(self.keys.delayed(function));
+        call.arg(self.keys.delayed(function)).arg(self.keys.timers(function));
         call.arg(self.keys.group()).arg(host.as_str()).arg(millis(self.lease)).arg(room);
         call.arg(shares.max(1)).arg(share).arg(gone.len()).arg(cut.len());
         let names = gone.iter().map(HostId::as_str).chain(cut.iter().map(String::as_str));

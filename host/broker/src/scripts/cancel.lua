@@ -55,7 +55,7 @@ local function finish(fields, attempts, accepted)
   redis.call('DEL', KEYS[5])
   if KEYS[8] then
     answer(KEYS[8], KEYS[9], KEYS[10], ARGV[13], 'c:' .. ARGV[14] .. ':' .. ARGV[15],
-      { 'event', 'call-completed', 'step', ARGV[15], 'result', document })
+      { 'event', 'call-completed', 'step', ARGV[15], 'result', document }, id)
   end
   local key = field(fields, 'key')
   if key ~= '' then next_turn(KEYS[6], KEYS[7], calls, delayed, key, id) end

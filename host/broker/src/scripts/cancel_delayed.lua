@@ -7,7 +7,7 @@ for i = 1, #page, 2 do
   local call = page[i]
   bytes = bytes + #call
   local read, fields = pcall(cmsgpack.unpack, call)
-  if read and type(fields) == 'table' and field(fields, 'id') == id and (field(fields, 'execution') == '' or field(fields, 'event') ~= '') then
+  if read and type(fields) == 'table' and field(fields, 'id') == id and field(fields, 'execution') == '' then
     local step = step_of(fields)
     if step then return step end
     redis.call('ZREM', delayed, call)

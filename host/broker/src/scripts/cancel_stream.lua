@@ -12,7 +12,8 @@ for _, entry in ipairs(page) do
   local name, fields = entry[1], entry[2]
   bytes = bytes + weight(fields)
   local own = field(fields, 'id')
-  if (field(fields, 'execution') == '' or field(fields, 'event') ~= '') and (own == id or own == '' and name .. level == id) then
+  -- Wakes and events are no calls; an execution is taken back by itself.
+  if field(fields, 'execution') == '' and (own == id or own == '' and name .. level == id) then
     local step = step_of(fields)
     if step then return step end
     local attempts = (tonumber(field(fields, 'attempt')) or 1) - 1

@@ -7,9 +7,9 @@
 --   chain     the chain of the last of them
 --   bytes     how many bytes they have, names and values
 --   steps     how many steps the function has asked for
---   wake      the entry of its wake in the stream; 1 = it stands among the delayed calls; 0 = there is none
+--   wake      the entry of its wake in the stream; 1 = it stands among the timers; 0 = there is none
 --   began, ended  in Unix ms
---   c:<run>:<step>  a call of this step has not ended
+--   c:<run>:<step>  a call of this step has not ended: its id
 --   calls     how many such calls there are
 --   t:<run>:<step>  a timer of this step has not fired
 --   e:<id>    an event with this id came: its position, and the run in which it came
@@ -87,7 +87,7 @@ local function is_of_use(book)
   return book.calls <= 0 or book.is == 'stuck'
 end
 
--- How a timer stands in the delayed set.
+-- How a timer stands among the timers.
 local function timer(id, run, step)
   return cmsgpack.pack({ 'execution', id, 'run', run, 'step', step })
 end
@@ -105,6 +105,8 @@ end
 -- Makes an execution of which there is nothing yet, with the fact `started`, and has it run.
 local function begin(calls, state, log, all, mark, id, known, started)
   local now = string.format('%.0f', now_ms())
+  -- What somebody put there by hand is found before anything is written.
+  redis.call('ZCARD', all)
   redis.call('HSET', state, 'state', 'running', 'run', '1', 'steps', '0', 'wake', '0', 'began', now, unpack(known))
   redis.call('ZADD', all, now, id)
   redis.call('SET', mark, 'execution')
@@ -114,10 +116,12 @@ local function begin(calls, state, log, all, mark, id, known, started)
   close(book)
 end
 
--- A call of a step has ended, or its timer has fired: `mark` is what stands in the state for it. Nothing is done twice.
-local function answer(calls, state, log, id, mark, fields)
-  local book = open(state, log)
-  if not is_open(book) or redis.call('HDEL', state, mark) == 0 then return false end
+-- A call of a step has ended, or its timer has fired: `mark` is what stands in the state for it. Nothing is done twice, and a call
+-- is heard by the run that made it alone: the id of an execution may be used again once the last of that id is forgotten.
+local function answer(calls, state, log, id, mark, fields, call)
+  local book = open(state, log, mark)
+  if not is_open(book) or not book.more or call and book.more ~= call then return false end
+  redis.call('HDEL', state, mark)
   if string.sub(mark, 1, 2) == 'c:' then book.calls = book.calls - 1 end
   -- A log that is not what it should be is left as it is: whoever runs it says so.
   local whole = is_whole(book)
@@ -176,12 +180,12 @@ local function pin(book, id, digest, kept)
 end
 
 -- If it is a step of another execution, that learns of its end.
-local function tell_parent(book, document)
+local function tell_parent(book, document, own)
   if not book.parent then return end
   local step, run, parent, id = string.match(book.parent, '^(%d+) (%d+) (%S+) (%S+)$')
   local tag = string.match(book.state, '^(.-){') .. '{' .. parent .. '}:'
   answer(tag .. 'calls', tag .. 'exec:' .. id, tag .. 'log:' .. id, id, 'c:' .. run .. ':' .. step,
-    { 'event', 'call-completed', 'step', step, 'result', document })
+    { 'event', 'call-completed', 'step', step, 'result', document }, own)
 end
 
 -- It has its end: the result is there for whoever asks, and what is known of it is kept for so long. Behind them stand names and
@@ -194,9 +198,10 @@ local function finish(book, all, result, mark, id, word, document, result_ttl, k
   if book.wish ~= '' then redis.call('HDEL', state, 'move') end
   redis.call('SET', result, document, 'PX', result_ttl)
   redis.call('DEL', mark)
-  tell_parent(book, document)
   redis.call('PEXPIRE', state, kept)
   redis.call('PEXPIRE', book.log, kept)
+  -- What somebody put in the place of the parent by hand hears nothing.
+  pcall(tell_parent, book, document, id)
   if now % 8 > 0 then return end
   -- Those whose time is over go from the list, a few at a time, wherever in it they stand.
   local first = now % math.max(1, redis.call('ZCARD', all))

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] the stream of the function's calls in which its wake stands
 -- KEYS[2] the claims hash of that stream
--- KEYS[3] its delayed set
+-- KEYS[3] the timers of its executions
 -- KEYS[4] the execution's state
 -- KEYS[5] its log
 -- KEYS[6] the function's executions
@@ -36,11 +36,11 @@
 --
 -- Returns
 --   2  it has ended, or was begun anew, meanwhile; the wake is acknowledged, and nothing was written
---   1  written; of one that is to begin anew nothing if something came meanwhile: it is run again and learns of that first
+--   1  written; the log of one that begins anew has the events that came meanwhile, too
 --   0  lost: this host does not hold the lease any more; nothing was changed
 --  -1  the log is not what it should be; nothing was changed
 --  -2  the component is not kept; nothing was changed
-local calls, claims, delayed, state, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local calls, claims, timers, state, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me, entry, id, run = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 
 local pending = redis.pcall('XPENDING', calls, group, entry, entry, 1, me)
@@ -59,16 +59,25 @@ end
 -- What cannot be read is not written to, and can be stuck all the same.
 if ARGV[9] ~= 'stuck' and not is_whole(book) then return -1 end
 local is_news = book.length > tonumber(ARGV[7])
--- What somebody put under a key of the calls, or under the delayed set, by hand is found here, before anything is written.
-redis.call('ZCARD', delayed)
-if ARGV[21] == 'pin' then redis.call('HLEN', string.sub(components(state, id), 1, -2) .. 's') end
+-- What somebody put under a key of the calls, or under the timers, by hand is found here, before anything is written.
+redis.call('ZCARD', timers)
 for i = 9, #KEYS, 3 do redis.call('XLEN', KEYS[i]) end
+if book.digest or ARGV[21] == 'pin' then redis.call('HLEN', string.sub(components(state, id), 1, -2) .. 's') end
+-- Events that came meanwhile go along into the new log. Nothing else is waited for: a function begins anew between two steps.
+local late = {}
 if ARGV[9] == 'restarts' and is_news then
-  leave()
-  book.wake = '0'
-  wake(normal(calls), book, id)
-  redis.call('HSET', state, 'wake', book.wake)
-  return 1
+  for _, came in ipairs(redis.call('XRANGE', log, string.format('%.0f-0', ARGV[7] + 1), '+')) do
+    local fact, its_id = {}, nil
+    for i = 1, #came[2], 2 do
+      local name, value = came[2][i], came[2][i + 1]
+      if name == 'id' then its_id = value end
+      if name ~= 'at' and name ~= 'chain' then
+        fact[#fact + 1] = name
+        fact[#fact + 1] = value
+      end
+    end
+    if fact[2] == 'event-received' then late[#late + 1] = { its_id, fact } end
+  end
 end
 -- The first fact of what was never run, or is moved, is the component that it is pinned to from then on.
 if ARGV[21] == 'pin' and redis.call('EXISTS', components(state, id) .. ARGV[21 + ARGV[23] + 2]) == 0 then return -2 end
@@ -77,7 +86,7 @@ if ARGV[21] == 'pin' and redis.call('EXISTS', components(state, id) .. ARGV[21 +
 local idle = {}
 for step in string.gmatch(ARGV[17], '%d+') do
   idle[step] = true
-  if redis.call('HDEL', state, 't:' .. run .. ':' .. step) == 1 then redis.call('ZREM', delayed, timer(id, run, step)) end
+  if redis.call('HDEL', state, 't:' .. run .. ':' .. step) == 1 then redis.call('ZREM', timers, timer(id, run, step)) end
 end
 local at, steps, made, first_due, why = 21, tonumber(ARGV[8]), 9, nil, nil
 local function take(count)
@@ -109,9 +118,9 @@ for _ = 1, ARGV[20] do
   if step ~= '' then steps = tonumber(step) end
   if takes == 'call' then
     local fields = take(take(1)[1])
-    redis.call('HSET', state, 'c:' .. run .. ':' .. step, '1')
-    book.calls = book.calls + 1
     local stream, result, mark = KEYS[made], KEYS[made + 1], KEYS[made + 2]
+    redis.call('HSET', state, 'c:' .. run .. ':' .. step, string.match(result, '}:result:(.+)$'))
+    book.calls = book.calls + 1
     made = made + 3
     -- Nobody but this step makes a call of this id, and it is made here only once.
     local call = redis.call('XADD', stream, '*', unpack(fields))
@@ -119,9 +128,13 @@ for _ = 1, ARGV[20] do
     redis.call('DEL', result)
   elseif takes ~= '' and takes ~= 'begin' and takes ~= 'pin' and not idle[step] then
     redis.call('HSET', state, 't:' .. run .. ':' .. step, '1')
-    redis.call('ZADD', delayed, takes, timer(id, run, step))
+    redis.call('ZADD', timers, takes, timer(id, run, step))
     first_due = math.min(first_due or tonumber(takes), tonumber(takes))
   end
+end
+for _, came in ipairs(late) do
+  append(book, came[2])
+  redis.call('HSET', state, 'e:' .. came[1], string.format('%.0f %s', book.length, run))
 end
 leave()
 
@@ -145,7 +158,7 @@ else
   if how == 'stuck' then redis.call('HSET', state, 'stuck', ARGV[10]) end
 end
 if first_due then
-  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
   if tonumber(first[2]) >= first_due then
     redis.call('PUBLISH', ARGV[15], string.format('{"due":["%s",%.0f]}', ARGV[16], math.max(0, first_due - now_ms())))
   end

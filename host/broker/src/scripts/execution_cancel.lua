@@ -5,7 +5,7 @@
 -- KEYS[3] the function's executions
 -- KEYS[4] its result key
 -- KEYS[5] the mark of its id
--- KEYS[6] the function's delayed set
+-- KEYS[6] the timers of the function's executions
 -- ARGV[1] its id
 -- ARGV[2] result document; `"accepted_ms":0` in it is filled in
 -- ARGV[3] how long a result is kept, in ms
@@ -19,11 +19,17 @@
 local state, log = KEYS[1], KEYS[2]
 local book = open(state, log)
 if not book.is then return 0 end
-if not is_open(book) then
-  -- Asking again is answered as before.
-  local said = book.is == 'cancelled' and redis.pcall('GET', KEYS[4])
-  return type(said) == 'string' and said or -1
+if book.is == 'cancelled' then
+  -- Asking again is answered as before, also when its result has expired.
+  local said = redis.pcall('GET', KEYS[4])
+  if type(said) == 'string' then return said end
+  return (string.gsub(ARGV[2], '"accepted_ms":0', '"accepted_ms":' .. redis.call('HGET', state, 'began'), 1))
 end
+if not is_open(book) then return -1 end
+-- What somebody put under one of these keys by hand is found here, before anything is written.
+if book.digest then redis.call('HLEN', string.sub(components(state, ARGV[1]), 1, -2) .. 's') end
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[6])
 if is_whole(book) then append(book, { 'event', 'cancelled' }) end
 local known = redis.call('HMGET', state, 'reply', 'began')
 local reply = known[1]

@@ -20,7 +20,7 @@ for i = 1, #page, 2 do
   bytes = bytes + #page[i]
   -- What is no call of a host is passed over here; it becomes a dead letter when it is due.
   local read, fields = pcall(cmsgpack.unpack, page[i])
-  if read and type(fields) == 'table' and field(fields, 'id') == ARGV[1] then
+  if read and type(fields) == 'table' and field(fields, 'id') == ARGV[1] and field(fields, 'event') == '' then
     local told = { #page / 2, bytes, field(fields, 'attempt'), page[i + 1] }
     for _, name in ipairs({ 'accepted', 'deadline', 'priority' }) do told[#told + 1] = field(fields, name) end
     return told

@@ -17,7 +17,7 @@ if page.err then return { '', 0 } end
 local bytes = 0
 for _, entry in ipairs(page) do
   bytes = bytes + weight(entry[2])
-  if field(entry[2], 'id') == ARGV[2] then
+  if field(entry[2], 'id') == ARGV[2] and field(entry[2], 'event') == '' then
     return { '', bytes, describe(KEYS[2], entry, row_of(KEYS[1], ARGV[1], entry[1])) }
   end
 end

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
 -- Moves calls whose wait is over from the delayed set to the call streams of one function, each to that of its level, and tells
--- executions of timers that are due. For those it stands behind execution.lua.
+-- executions of timers that are due and has those run that were put back. For these it stands behind execution.lua.
 --
 -- KEYS[1] the function's call stream; those of the other levels are named after it
 -- KEYS[2] its delayed set
--- KEYS[3] its dead letters: whatever in the delayed set is no call goes there
+-- KEYS[3] its timers
+-- KEYS[4] its dead letters: whatever in these sets is no call goes there
 -- ARGV[1] how many calls may be moved at the most
 -- ARGV[2] after how many bytes of them no further one is moved: Redis does nothing else meanwhile
 --
 -- Returns
 --   [1] how many were moved
 --   [2] ms until the next one is due; 0 = it is already; -1 = none waits
-local calls, delayed = KEYS[1], KEYS[2]
+local calls, delayed, timers = KEYS[1], KEYS[2], KEYS[3]
 local most, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -32,7 +33,7 @@ local function fire(fields)
   answer(calls, tag .. 'exec:' .. id, tag .. 'log:' .. id, id, 't:' .. run .. ':' .. step, { 'event', 'timer-fired', 'step', step })
 end
 
-local function move(call)
+local function move(set, call)
   local read, fields = pcall(cmsgpack.unpack, call)
   if read and is_call(fields) and fields[1] == 'execution' and #fields == 6 then
     -- What somebody put in the place of an execution by hand holds up no other call.
@@ -55,31 +56,45 @@ local function move(call)
       end
     end
     local entry = redis.call('XADD', stream, '*', unpack(fields))
-    -- The mark by which it is found goes with it; that of an execution is its own, wherever its wake stands.
-    if id and (tells or not wakes) then
+    -- The mark by which it is found goes with it; that of an execution is its own, wherever its wake stands, and events have none.
+    if id and not wakes then
       redis.call('SET', tag .. 'id:' .. id, entry .. level, 'PX', 604800000)
-    elseif id and redis.pcall('HEXISTS', tag .. 'exec:' .. id, 'state') == 1 then
+    elseif id and not tells and redis.pcall('HEXISTS', tag .. 'exec:' .. id, 'state') == 1 then
       redis.call('HSET', tag .. 'exec:' .. id, 'wake', entry)
     end
   else
-    redis.call('XADD', KEYS[3], '*', 'payload', call, 'reason', 'malformed', 'error',
-      'what stood in the delayed set is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))
+    redis.call('XADD', KEYS[4], '*', 'payload', call, 'reason', 'malformed', 'error',
+      'what stood among the delayed calls or the timers is no call of a host', 'attempts', '0', 'digest', '', 'died_ms', string.format('%.0f', now))
   end
-  redis.call('ZREM', delayed, call)
+  redis.call('ZREM', set, call)
 end
 
-local moved, more = 0, true
-while more do
-  local due = redis.call('ZRANGE', delayed, '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(10, most - moved))
-  more = #due > 0
-  for _, call in ipairs(due) do
-    if more then
-      move(call)
-      moved, bytes = moved + 1, bytes - #call
-      more = moved < most and bytes > 0
+-- Moves what is due in a set until so many of both were moved.
+local moved = 0
+local function drain(set, upto)
+  local more = moved < upto and bytes > 0
+  while more do
+    local due = redis.call('ZRANGE', set, '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(10, upto - moved))
+    more = #due > 0
+    for _, call in ipairs(due) do
+      if more then
+        move(set, call)
+        moved, bytes = moved + 1, bytes - #call
+        more = moved < upto and bytes > 0
+      end
     end
   end
 end
-local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if #first == 0 then return { moved, -1 } end
-return { moved, math.max(0, tonumber(first[2]) - now) }
+-- Neither holds up the other.
+drain(timers, math.ceil(most / 2))
+drain(delayed, most)
+drain(timers, most)
+local wait = -1
+for _, set in ipairs({ delayed, timers }) do
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  if #first > 0 then
+    local left = math.max(0, tonumber(first[2]) - now)
+    wait = wait < 0 and left or math.min(wait, left)
+  end
+end
+return { moved, wait }

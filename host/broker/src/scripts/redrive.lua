@@ -59,13 +59,17 @@ local function redrive(letter, call, result)
     end
   end
   if had.id ~= call then return 0 end
+  local tag = string.match(result, '^(.-}:)')
+  -- What came of an event stands under a key of its own, and nothing else is known by its id.
+  local execution = field(fields, 'execution')
+  local is_event = execution ~= '' and field(fields, 'event') ~= ''
+  if is_event then result = tag .. 'result:' .. execution .. ' ' .. call end
   -- Something that is no string is no result.
   local standing = redis.pcall('GET', result)
   if type(standing) == 'string' and string.sub(standing, 1, 16) ~= '{"status":"dead"' then return 2 end
   -- Every call that was sent again, put back, or accepted under an id of its caller's choice has a mark until it ends.
-  local tag = string.match(result, '^(.-}:)')
   local mark = tag .. 'id:' .. call
-  if is_under_way(mark) then return 4 end
+  if not is_event and is_under_way(mark) then return 4 end
   local spent = math.min(math.max(tonumber(told.attempts) or 0, 0), 999998)
   local accepted = had.accepted or told.accepted_ms or is_given(call) and string.match(call, '^%d+') or told.died_ms
   local new = { 'id', call, 'attempt', spent + 1, 'spent', spent, 'accepted', accepted or string.format('%.0f', now) }
@@ -77,9 +81,8 @@ local function redrive(letter, call, result)
   for _, text in ipairs(new) do fields[#fields + 1] = text end
   local entry = redis.call('XADD', stream, '*', unpack(fields))
   redis.call('DEL', result)
-  -- As accept.lua does it; the mark of an execution is its own, wherever its wake stands.
-  local wakes = field(fields, 'execution') ~= '' and field(fields, 'event') == ''
-  if not wakes then redis.call('SET', mark, entry .. level, 'PX', 604800000) end
+  -- As accept.lua does it; what is for an execution has none.
+  if execution == '' then redis.call('SET', mark, entry .. level, 'PX', 604800000) end
   redis.call('XDEL', dead, letter)
   if redis.call('HGET', tag .. 'letters', call) == letter then redis.call('HDEL', tag .. 'letters', call) end
   return 1

@@ -4,7 +4,7 @@
 --
 -- KEYS[1] the stream of the function's calls in which it stands
 -- KEYS[2] the claims hash of that stream
--- KEYS[3] the function's delayed set
+-- KEYS[3] the function's delayed set; a run of an execution waits among the timers, which are named likewise
 -- ARGV[1] consumer group
 -- ARGV[2] this host's consumer name
 -- ARGV[3] entry id
@@ -19,7 +19,8 @@
 -- ARGV[11] the function's name
 -- ARGV[12] what is known of its attempts, as JSON ('' or left out = what stood there)
 --
--- From here on the call's id has a mark, by which it is found: it stands elsewhere than where it was accepted.
+-- From here on the call's id has a mark, by which it is found: it stands elsewhere than where it was accepted. That of an event
+-- has none: it is its execution's, and another may have one of the same id.
 --
 -- Returns
 --   -1  lost: this host does not hold the lease any more; nothing was changed
@@ -39,7 +40,7 @@ local fields = {}
 local old = found[1][2]
 local stands = string.match(calls, '}:calls:(%l+)$')
 local base = stands and string.sub(calls, 1, -#stands - 2) or calls
-local level, wakes, tells = nil, false, false
+local level, tells, wakes = nil, false, false
 for i = 1, #old, 2 do
   local name = old[i]
   if name == 'priority' then level = old[i + 1] end
@@ -80,17 +81,18 @@ else
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   due = wait + (ARGV[9] == 'accepted' and tonumber(ARGV[7]) or now)
-  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  local set = wakes and not tells and string.match(calls, '^(.-}:)') .. 'timers' or delayed
+  local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
   where = 'delayed ' .. string.format('%.0f', due)
-  redis.call('ZADD', delayed, due, cmsgpack.pack(fields))
+  redis.call('ZADD', set, due, cmsgpack.pack(fields))
   if ARGV[10] and (#first == 0 or due < tonumber(first[2])) then
     redis.call('PUBLISH', ARGV[10], string.format('{"due":["%s",%.0f]}', ARGV[11], math.max(0, due - now)))
   end
 end
 local tag = string.match(calls, '^(.-}:)')
-if tells or not wakes then
+if not wakes then
   redis.call('SET', tag .. 'id:' .. ARGV[5], where, 'PX', 604800000 + math.max(wait, 0))
-elseif redis.pcall('HEXISTS', tag .. 'exec:' .. ARGV[5], 'state') == 1 then
+elseif not tells and redis.pcall('HEXISTS', tag .. 'exec:' .. ARGV[5], 'state') == 1 then
   -- An execution is found by its id as such, and knows where its wake stands.
   redis.call('HSET', tag .. 'exec:' .. ARGV[5], 'wake', wait < 0 and where or '1')
 end

@@ -53,7 +53,13 @@ for i = 1, count do
     answer[i] = 0
   else
     local result = KEYS[2 + i]
-    if redis.call('SET', result, document, 'NX', 'PX', ttl) then
+    -- Of an event (`result:<execution> <id>`) the last answer stands: what found no execution may find it when it is sent again,
+    -- and what is in the log stays at its place.
+    local is_event = string.match(result, '}:result:%S+ ')
+    if is_event then
+      redis.call('SET', result, document, 'PX', ttl)
+      answer[i] = 1
+    elseif redis.call('SET', result, document, 'NX', 'PX', ttl) then
       answer[i] = 1
     else
       local standing = redis.pcall('GET', result)

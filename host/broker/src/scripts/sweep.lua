@@ -4,6 +4,7 @@
 -- KEYS[1]  the function's stream of calls of one level
 -- KEYS[2]  the claims hash of that stream
 -- KEYS[3]  the function's delayed set
+-- KEYS[4]  the timers of its executions
 -- ARGV[1]  consumer group
 -- ARGV[2]  this host's consumer name
 -- ARGV[3]  lease in ms: an entry that nobody renewed for so long has no owner any more
@@ -17,13 +18,13 @@
 --
 -- Returns
 --   [1] ms until the next foreign lease can lapse; 0 = one has lapsed but was over the limit; -1 = nobody else holds any
---   [2] ms until the first delayed call is due; 0 = it is; -1 = none waits
+--   [2] ms until the first delayed call or timer is due; 0 = it is; -1 = none waits
 --   [3] the claimed entries: entry id, its claims from now on, its fields
 --   [4] the hosts that hold lapsed entries but were not cut off: nothing was claimed from them
 --   [5] how many entries of gone hosts are this host's share and were over the limit
 --   [6] how many entries of gone hosts are left to others; both are counted up to about a thousand
 --   [7] which streams the function has beside one for normal calls: 1 = for high ones, 2 = for low ones, 3 = both
-local calls, claims, delayed = KEYS[1], KEYS[2], KEYS[3]
+local calls, claims = KEYS[1], KEYS[2]
 local group, me, lease, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local shares, share = tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -111,10 +112,13 @@ if not consumers.err then
 end
 
 local next_due = -1
-local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if #first > 0 then
-  local time = redis.call('TIME')
-  next_due = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
+for i = 3, 4 do
+  local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  if #first > 0 then
+    local time = redis.call('TIME')
+    local left = math.max(0, tonumber(first[2]) - (time[1] * 1000 + math.floor(time[2] / 1000)))
+    next_due = next_due < 0 and left or math.min(next_due, left)
+  end
 end
 -- Something else under such a key is no stream, and nothing was left in it.
 local function has(level) return redis.call('TYPE', calls .. level).ok == 'stream' end

@@ -124,6 +124,7 @@ impl Hand {
             b"expire" => finish(&call, fail(Status::Expired, "deadline")),
             b"trap" => Settlement::Bury {
                 id: call.id.clone(),
+                execution: None,
                 document: fail(Status::Dead, "trap"),
                 reply: call.reply.clone(),
                 reason: "trap".to_owned(),
@@ -176,5 +177,5 @@ impl Hand {
 }
 
 fn finish(call: &Call, document: Vec<u8>) -> Settlement {
-    Settlement::Finish { id: call.id.clone(), document, reply: call.reply.clone() }
+    Settlement::finish(call, document)
 }

@@ -84,6 +84,57 @@ fn place(position: u64) -> String {
     if position == u64::MAX { "an entry that has no position".to_owned() } else { position.to_string() }
 }
 
+/// Reads a log an entry at a time, as they come.
+#[derive(Debug, Default)]
+pub struct LogReader {
+    facts: Vec<Logged>,
+    last: u64,
+    link: String,
+    fault: Option<LogError>,
+}
+
+impl LogReader {
+    /// Takes the next entry. What comes behind one that is wrong is not looked at.
+    pub fn take(&mut self, position: u64, record: &Record) {
+        if self.fault.is_none() {
+            self.fault = self.append(position, record).err();
+        }
+    }
+
+    fn append(&mut self, position: u64, record: &Record) -> Result<(), LogError> {
+        if position != self.last + 1 {
+            return Err(LogError::Gap { after: self.last, found: position });
+        }
+        self.last = position;
+        self.link = chain(&self.link, record.iter().map(|(name, value)| (&**name, &**value)));
+        if chain_said(record) != Some(self.link.as_bytes()) {
+            return Err(LogError::Chain { position });
+        }
+        let (event, at_ms) = Event::of_record(record).map_err(|reason| LogError::Unreadable { position, reason })?;
+        self.facts.push(Logged { at_ms, event });
+        Ok(())
+    }
+
+    /// That was all. `length` and `link` are what its execution says of its end.
+    ///
+    /// # Errors
+    /// As [`Log::read_to`].
+    pub fn end_at(self, length: u64, link: &str) -> Result<Log, LogError> {
+        let (log, last) = self.end(Some(length))?;
+        if last == link { Ok(log) } else { Err(LogError::Rewritten) }
+    }
+
+    fn end(self, length: Option<u64>) -> Result<(Log, String), LogError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if let Some(said) = length.filter(|said| *said != self.last) {
+            return Err(LogError::Length { found: self.last, said });
+        }
+        Ok((Log::of(self.facts)?, self.link))
+    }
+}
+
 impl Log {
     /// Reads a log from its entries: their positions and fields, in order. `length` is what the execution says, if it does.
     ///
@@ -109,24 +160,9 @@ impl Log {
         entries: impl IntoIterator<Item = (u64, Record)>,
         length: Option<u64>,
     ) -> Result<(Self, String), LogError> {
-        let (mut facts, mut last, mut before) = (Vec::new(), 0, String::new());
-        for (position, record) in entries {
-            if position != last + 1 {
-                return Err(LogError::Gap { after: last, found: position });
-            }
-            last = position;
-            before = chain(&before, record.iter().map(|(name, value)| (&**name, &**value)));
-            if chain_said(&record) != Some(before.as_bytes()) {
-                return Err(LogError::Chain { position });
-            }
-            let (event, at_ms) =
-                Event::of_record(&record).map_err(|reason| LogError::Unreadable { position, reason })?;
-            facts.push(Logged { at_ms, event });
-        }
-        if let Some(said) = length.filter(|said| *said != last) {
-            return Err(LogError::Length { found: last, said });
-        }
-        Ok((Self::of(facts)?, before))
+        let mut reading = LogReader::default();
+        entries.into_iter().for_each(|(position, record)| reading.take(position, &record));
+        reading.end(length)
     }
 
     /// Takes facts that are in order, and looks whether each may stand where it stands.
@@ -182,6 +218,17 @@ impl Log {
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         self.digest
+    }
+
+    /// When it was moved away from this component last, in Unix milliseconds; none if it never was, in this run.
+    #[must_use]
+    pub fn left(&self, component: Digest) -> Option<u64> {
+        let moves = self.facts.iter().filter_map(|fact| match fact.event {
+            Event::MovedToDigest { digest } => Some((digest, fact.at_ms)),
+            _ => None,
+        });
+        let moves: Vec<_> = moves.collect();
+        moves.windows(2).rev().find(|pair| pair[0].0 == component).map(|pair| pair[1].1)
     }
 
     /// All of it, the first at position 1.

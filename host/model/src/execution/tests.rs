@@ -96,6 +96,19 @@ fn a_log_is_read_as_it_was_written() {
 }
 
 #[test]
+fn a_log_knows_when_a_component_was_left() {
+    let moved = |to: &str| Event::MovedToDigest { digest: Digest::of(to.as_bytes()) };
+    let left = |events: &[Event], component: &str| {
+        Log::read(entries(events), None).unwrap().left(Digest::of(component.as_bytes()))
+    };
+    let there_and_back = [started(), moved("one"), moved("two"), moved("one"), moved("two")];
+    assert_eq!(left(&there_and_back[..2], "one"), None);
+    assert_eq!(left(&there_and_back[..3], "one"), Some(3_000));
+    assert_eq!(left(&there_and_back, "one"), Some(5_000));
+    assert_eq!((left(&there_and_back, "two"), left(&there_and_back, "three")), (Some(4_000), None));
+}
+
+#[test]
 fn a_log_that_was_tampered_with_is_refused_and_the_place_is_named() {
     let whole = entries(&every_kind());
     let length = whole.len() as u64;

@@ -152,7 +152,7 @@ async fn sweep_with(
 }
 
 async fn ask(host: &Rc<Host>, function: usize, args: Vec<Vec<u8>>, seats: &mut usize) -> Result<Swept, Lost> {
-    let keys = command!(stream(function), key(function, "claims"), key(function, "delayed"));
+    let keys = command!(stream(function), key(function, "claims"), key(function, "delayed"), key(function, "timers"));
     let claim =
         Claim { function, host: host.name.clone(), entry: String::new(), epoch: 0, call: None, way: Way::Sweep };
     let asked = host.sim.now();
@@ -194,7 +194,7 @@ pub(super) async fn promote(host: Rc<Host>) {
             continue;
         }
         let Some((function, _)) = next else { continue };
-        let keys = command!(stream(function), key(function, "delayed"), key(function, "dead"));
+        let keys = command!(stream(function), key(function, "delayed"), key(function, "timers"), key(function, "dead"));
         match link.ask(Ask::Run("promote", keys, command!(100, 262_144))).await {
             Ok(answer) => {
                 failures = 0;
